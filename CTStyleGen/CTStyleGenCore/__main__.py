@@ -1,0 +1,256 @@
+"""The commands: ``python -m CTStyleGenCore train | synthesize | info | serve``, also installed as ``ctstylegen``.
+
+Exit codes: 0 done; 2 the input is at fault (one line on stderr says what to do); 130 stopped by the user; 1 anything
+else.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import __version__, presets
+from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
+from .ranks import joined, launched
+from .reporting import Report, Terminal, json_lines
+
+_DESCRIPTION = "Organ segmentations to CT, in the style of chosen CT scans. For research use only, not for diagnosis."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    ranks = launched()
+    report: Report = json_lines if getattr(options, "json", False) else Terminal()
+    if not ranks.first:
+        report = _silent
+    try:
+        if getattr(options, "seed", 0) < 0:
+            raise InputError(f"The seed {options.seed} is not possible: it must be 0 or more.")
+        options.run(options, report)
+        return 0
+    except InputError as error:
+        kind, message, code = "input", str(error), 2
+    except (Stopped, KeyboardInterrupt) as error:
+        kind, message, code = "stopped", str(error) or "Stopped.", 130
+    except TrainingFailed as error:
+        kind, message, code = "training", str(error), 1
+    except OutOfMemory as error:
+        kind, message, code = "memory", str(error), 1
+    report({"event": "error", "kind": kind, "message": message})
+    if not isinstance(report, Terminal):
+        print(message if ranks.first else f"Process {ranks.rank}: {message}", file=sys.stderr)
+    return code
+
+
+def _silent(event: dict[str, Any]) -> None:
+    """The report of all processes but the first, where several are at one job."""
+
+
+# --- commands: torch is imported where it is needed, so that help and info answer at once --------------------------
+
+
+def _train(options: argparse.Namespace, report: Report) -> None:
+    from .devices import Computing, choose_precision
+    from .perceptual import download_weights, load_weights
+    from .tensorboard_logs import also_logged
+    from .training import TrainingOptions, train
+
+    preset = presets.load_preset(options.preset)
+    kind = options.features
+    weights_file = options.feature_weights
+    if options.download and weights_file is None and kind != "random":
+        weights_file = download_weights(kind)
+    weights = load_weights(kind, weights_file)
+    device = _device(options.device)
+    train_options = TrainingOptions(
+        cases=options.cases,
+        styles=tuple(options.style.split(",")),
+        output=options.output,
+        size=options.size,
+        steps=options.steps,
+        epochs=options.epochs,
+        slices_per_case=options.slices_per_case,
+        computing=Computing(device, choose_precision(options.precision, device)),
+        batch=options.batch,
+        checkpoint_seconds=options.checkpoint_seconds,
+        seed=options.seed,
+        resume=options.resume,
+        preview=options.preview,
+    )
+    with joined(device) as ranks:
+        if options.tensorboard and ranks.first:
+            report = also_logged(report, options.tensorboard)
+        model = train(train_options, preset, weights, report, _stop_signal(), ranks)
+    report({"event": "done", "outputs": [str(model)], "message": f"Wrote {model}."})
+
+
+def _synthesize(options: argparse.Namespace, report: Report) -> None:
+    from .cases import read_ct, read_labels
+    from .synthesis import Model, check_styles, sample_paths, synthesize_samples, write_samples
+
+    if options.samples < 1:
+        raise InputError(f"{options.samples} samples is not possible: ask for at least one.")
+    device = _device(options.device)
+    model = Model(options.model, device)
+    check_styles(model.card, options.style)
+    reference = read_ct(options.reference) if options.reference else None
+    labels, segments = read_labels(options.segmentation, model.anatomy, reference)
+    report({"event": "started", "segments": [vars(segment) for segment in segments]})
+    paths = sample_paths(options.output, options.samples)
+    with joined(device) as ranks:
+        mine = ranks.share(range(options.samples))
+        volumes = synthesize_samples(model, labels, mine, options.seed, report, _stop_signal())
+        ranks.wait()  # nobody writes before all have come to the end
+        write_samples(volumes, paths, model, options.seed)
+        ranks.wait()
+    report({"event": "done", "outputs": [str(p) for p in paths], "message": f"Wrote {', '.join(map(str, paths))}."})
+
+
+def _info(options: argparse.Namespace, report: Report) -> None:
+    from .model_file import read_card
+
+    print(json.dumps(read_card(options.model), indent=2))
+
+
+def _serve(options: argparse.Namespace, report: Report) -> None:
+    from .worker import serve
+
+    serve(_device(options.device))
+
+
+def _device(name: str) -> str:
+    """The device to compute on; "auto" is CUDA where there is one. Raises InputError when it isn't there."""
+    import torch
+
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices += ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    if name == "auto":
+        name = "cuda" if "cuda" in devices else "cpu"
+    if name == "cuda" and launched().count > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # a GPU for each process
+    if name not in devices:
+        raise InputError(f"PyTorch can't use a device {name!r} on this machine: choose from {', '.join(devices)}.")
+    return name
+
+
+def _stop_signal() -> Callable[[], bool]:
+    """Whether Ctrl-C or SIGTERM came: the first ends the run in good order, a second Ctrl-C at once.
+
+    Among several processes the second is no different: one Ctrl-C comes twice, from the terminal and from torchrun.
+    """
+    stopping, alone = False, launched().count == 1
+
+    def stop(signum: int, frame: object) -> None:
+        nonlocal stopping
+        if stopping and alone and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        stopping = True
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return lambda: stopping
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ctstylegen", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"CTStyleGen {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="learn a generator from annotated CT"))
+    _add_synthesize(commands.add_parser("synthesize", help="make CT volumes from a segmentation"))
+    info = commands.add_parser("info", help="print a model's card as JSON")
+    info.add_argument("model", type=Path, help="a .ctstyle file")
+    info.set_defaults(run=_info)
+    serve = commands.add_parser("serve", help="answer requests on stdin with the model kept loaded (docs/worker.md)")
+    serve.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    serve.set_defaults(run=_serve, json=True)
+    return parser
+
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    add = train.add_argument
+    add("--cases", type=Path, required=True, metavar="DIR", help="one folder a case, or an nnU-Net raw data set")
+    add("--style", required=True, metavar="CASE[,CASE...]", help="the case(s) whose look is learned")
+    add("--output", type=Path, required=True, metavar="M.ctstyle", help="the model to write")
+    add(
+        "--preset",
+        default=presets.DEFAULT,
+        help=f"training recipe: {', '.join(presets.PRESETS)} (default: %(default)s)",
+    )
+    add("--size", type=int, default=512, help="side of the slices in pixels, a power of two (default: %(default)s)")
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, help="passes over the slices (default: the preset's)")
+    length.add_argument("--steps", type=int, help="steps of --batch slices each, instead of epochs")
+    add("--slices-per-case", type=int, metavar="K", help="slices to learn from of each case (default: the preset's)")
+    add(
+        "--features",
+        choices=("vgg19", "vgg16", "random"),
+        default="vgg19",
+        help="the network that measures style and content; random: fixed random filters (default: %(default)s)",
+    )
+    add("--feature-weights", type=Path, metavar="FILE", help=".safetensors or .pth with the VGG's ImageNet weights")
+    add(
+        "--download",
+        action="store_true",
+        help="fetch the VGG's weights from pytorch.org if they are not on this machine",
+    )
+    add(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="slices of a step in each process (default: %(default)s, the paper's)",
+    )
+    add(
+        "--precision",
+        default="auto",
+        help="of the networks' passes: float32, bfloat16, or auto, bfloat16 where hardware has it",
+    )
+    add(
+        "--checkpoint-seconds",
+        type=float,
+        default=30.0,
+        metavar="T",
+        help="least time between two checkpoints (default: %(default)s)",
+    )
+    add("--resume", action="store_true", help="go on from the checkpoint beside the output")
+    add("--preview", type=Path, metavar="PNG", help="an image of map, synthetic CT and real CT, renewed on the way")
+    add("--tensorboard", type=Path, metavar="DIR", help="write the losses as TensorBoard logs as well")
+    _add_common(train)
+    train.set_defaults(run=_train)
+
+
+def _add_synthesize(synthesize: argparse.ArgumentParser) -> None:
+    add = synthesize.add_argument
+    add("--model", type=Path, required=True, metavar="M.ctstyle", help="a trained model")
+    add("--segmentation", type=Path, required=True, metavar="S", help=".seg.nrrd or a label map")
+    add(
+        "--reference", type=Path, metavar="CT", help="CT whose voxel grid the result gets (default: the segmentation's)"
+    )
+    add("--style", action="append", default=[], metavar="CASE", help="the style to use, one of those in the model")
+    add("--samples", type=int, default=1, metavar="K", help="volumes to make, each of another noise code")
+    add(
+        "--output", type=Path, required=True, metavar="OUT", help=".nrrd, .nii.gz or .mha; K volumes: OUT-1, OUT-2, ..."
+    )
+    _add_common(synthesize)
+    synthesize.set_defaults(run=_synthesize)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed gives the same result (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="report as JSON lines on stdout")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""Cases: a CT and the organ labels of its segmentation, read from a folder each or from an nnU-Net raw data set."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .anatomy import Anatomy, SegmentReport
+from .errors import InputError
+from .volumes import read_ct, read_image, same_grid, suffix_of, write_volume
+
+__all__ = ["Case", "read_case", "read_cases", "read_ct", "read_labels", "write_volume"]
+
+_CT_NAME = re.compile(r"ct\.(nrrd|nhdr|nii|nii\.gz|mha|mhd|dcm)", re.IGNORECASE)
+_LABELS_NAME = re.compile(r"(segmentation\.seg|labels)\.(nrrd|nii|nii\.gz|mha)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient's CT, labelled."""
+
+    case_id: str  # the folder's name, or the case's in an nnU-Net data set
+    ct: sitk.Image  # int16 HU, 3-D
+    labels: sitk.Image  # uint8 organ labels in the CT's geometry
+    segments: tuple[SegmentReport, ...]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A segment of a file: the voxels that have this value in this layer."""
+
+    name: str
+    value: int
+    layer: int = 0
+    code: str | None = None  # SNOMED CT
+
+
+def read_cases(folder: str | Path, anatomy: Anatomy) -> list[Case]:
+    """All cases in a folder, sorted by id: one folder a case, or an nnU-Net raw data set.
+
+    Of an nnU-Net data set channel 0000 of imagesTr and labelsTr are read, and its labels are placed by their names.
+    InputError as `read_case`, and where there are no cases.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"The folder of cases {folder} doesn't exist: check the path.")
+    if (folder / "dataset.json").is_file():
+        return list(_read_nnunet(folder, anatomy))
+    if any(_CT_NAME.fullmatch(file.name) for file in folder.iterdir()):
+        raise InputError(f"{folder} is a case itself: give the folder that it is in.")
+    cases = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    if not cases:
+        raise InputError(f"{folder} holds no cases: it needs one folder a case, or an nnU-Net dataset.json.")
+    return [read_case(case, anatomy) for case in cases]
+
+
+def read_case(folder: str | Path, anatomy: Anatomy) -> Case:
+    """The case in a folder: ct.nrrd (or .nii.gz, .mha, ...) or DICOM files, and segmentation.seg.nrrd or labels.nrrd.
+
+    InputError: no CT or no segmentation, or more than one; and what `read_ct` and `read_labels` raise.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"The case {folder} doesn't exist or is no folder: check the path.")
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    cts = [path for path in files if _CT_NAME.fullmatch(path.name)]
+    labels = [path for path in files if _LABELS_NAME.fullmatch(path.name)]
+    if len(labels) != 1:
+        raise InputError(f"{folder} needs one segmentation.seg.nrrd or labels.nrrd (or .nii.gz) but has {len(labels)}.")
+    if len(cts) > 1:
+        raise InputError(f"{folder} has more than one CT ({', '.join(ct.name for ct in cts)}): keep one.")
+    if not cts and len(files) == 1:
+        raise InputError(f"{folder} has no CT: put ct.nrrd (or .nii.gz) or a DICOM series beside {labels[0].name}.")
+    ct = read_ct(cts[0] if cts else folder)
+    return Case(folder.name, ct, *read_labels(labels[0], anatomy, ct))
+
+
+def read_labels(
+    path: str | Path, anatomy: Anatomy, reference: sitk.Image | None = None
+) -> tuple[sitk.Image, tuple[SegmentReport, ...]]:
+    """A segmentation as uint8 organ labels, and what became of each segment.
+
+    A Slicer segmentation (.seg.nrrd, any number of layers) is placed by SNOMED CT code, name and alias; where segments
+    overlap, the organ later in the table wins. Any other file is a label map whose values are organ labels or, if not
+    all of them are, organ grays. With a reference, labels come in its geometry, resampled to the nearest voxel where
+    that differs. InputError: unreadable, no segment that the table knows, values that it doesn't know, no labelled
+    voxel inside the reference.
+    """
+    path = Path(path)
+    image = read_image(path)
+    segments = _slicer_segments(path, image) or _value_segments(path, image, anatomy)
+    return _paint(path, image, segments, anatomy, reference)
+
+
+def _paint(
+    path: Path, image: sitk.Image, segments: Sequence[_Segment], anatomy: Anatomy, reference: sitk.Image | None
+) -> tuple[sitk.Image, tuple[SegmentReport, ...]]:
+    """Segments as one label image (see `read_labels`)."""
+    organs = [anatomy.place(segment.name, segment.code) for segment in segments]
+    if not any(organs):
+        names = ", ".join(f"'{segment.name}'" for segment in segments) or "no segment at all"
+        raise InputError(
+            f"The table '{anatomy.name}' knows {anatomy.known()}, but {path} has {names}: rename a segment."
+        )
+    layers = _layers(path, image)
+    # Organ labels rise in painting order, so the organ that is painted last is the one with the highest label.
+    tables = np.zeros((len(layers), int(layers.max(initial=0)) + 1), np.uint8)  # layer, value in it -> organ label
+    for segment, organ in zip(segments, organs, strict=True):
+        if organ and segment.layer < len(layers) and segment.value < tables.shape[1]:
+            tables[segment.layer, segment.value] = organ.label
+    painted = np.max([table[values] for table, values in zip(tables, layers, strict=True)], axis=0)
+    counts = [np.bincount(values.ravel()) for values in layers]
+    losses = [np.bincount(values[painted > table[values]]) for table, values in zip(tables, layers, strict=True)]
+    reports = tuple(
+        SegmentReport(segment.name, organ.name, _count(counts, segment), _count(losses, segment))
+        if organ
+        else SegmentReport(segment.name, None, _count(counts, segment), 0)
+        for segment, organ in zip(segments, organs, strict=True)
+    )
+    labels = sitk.GetImageFromArray(painted)
+    labels.CopyInformation(image)
+    return _onto(path, labels, reference), reports
+
+
+def _count(histograms: Sequence[np.ndarray], segment: _Segment) -> int:
+    """How often the segment's value occurs in its layer; 0 where there is no such layer or value."""
+    if segment.layer >= len(histograms) or segment.value >= len(histograms[segment.layer]):
+        return 0
+    return int(histograms[segment.layer][segment.value])
+
+
+def _layers(path: Path, image: sitk.Image) -> np.ndarray:
+    """The segment values of each layer: (layer, k, j, i), uint16; InputError for what can't be labels."""
+    values = sitk.GetArrayViewFromImage(image)
+    values = np.moveaxis(values, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else values[np.newaxis]
+    low, high = values.min(), values.max()
+    if not 0 <= low <= high <= np.iinfo(np.uint16).max or (values.dtype.kind == "f" and np.any(values % 1)):
+        raise InputError(
+            f"{path} is no segmentation: its values ({low:g} to {high:g}) aren't whole numbers 0 to 65535."
+        )
+    return values.astype(np.uint16)
+
+
+def _onto(path: Path, labels: sitk.Image, reference: sitk.Image | None) -> sitk.Image:
+    """The labels in the reference's geometry, exactly; InputError where no labelled voxel is left."""
+    if not _any_labelled(labels):
+        raise InputError(f"{path} has no labelled voxel: the segments that the organ table knows are empty.")
+    if reference is None:
+        return labels
+    if same_grid(labels, reference):
+        labels.CopyInformation(reference)
+        return labels
+    labels = sitk.Resample(labels, reference, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+    if not _any_labelled(labels):
+        raise InputError(
+            f"{path} and the CT don't overlap in space: no labelled voxel lies inside the CT; check the pair."
+        )
+    return labels
+
+
+def _any_labelled(labels: sitk.Image) -> bool:
+    return bool(sitk.GetArrayViewFromImage(labels).any())
+
+
+def _slicer_segments(path: Path, image: sitk.Image) -> list[_Segment]:
+    """The segments that a 3D Slicer segmentation file describes; none for a plain label map.
+
+    Keys: https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.html. Extents and colors aren't
+    needed. Files before Slicer 4.11 name neither layer nor value: each segment is 1 in a layer of its own.
+    """
+    keys = set(image.GetMetaDataKeys())
+    told = {key: image.GetMetaData(key) for key in keys if key.startswith("Segment")}
+    kind = told.get("Segmentation_SourceRepresentation") or told.get("Segmentation_MasterRepresentation", "")
+    if kind not in ("", "Binary labelmap"):
+        raise InputError(
+            f"{path} holds a '{kind}', not a binary labelmap: export it from 3D Slicer as a binary labelmap."
+        )
+    numbers = sorted(int(match[1]) for key in keys if (match := re.fullmatch(r"Segment(\d+)_ID", key)))
+    return [_slicer_segment(path, told, number) for number in numbers]
+
+
+def _slicer_segment(path: Path, told: dict[str, str], number: int) -> _Segment:
+    """One segment from its keys; its code is the type in "TerminologyEntry:context~category~type~modifier~..."."""
+    name = told.get(f"Segment{number}_Name") or told[f"Segment{number}_ID"]
+    own_layer = number if f"Segment{number}_LabelValue" not in told else 0
+    try:
+        value, layer = (
+            int(told.get(f"Segment{number}_LabelValue", 1)),
+            int(told.get(f"Segment{number}_Layer", own_layer)),
+        )
+    except ValueError:
+        value, layer = -1, -1
+    if value < 1 or layer < 0:
+        raise InputError(f"{path} gives '{name}' a label value or layer that can't be: save it again from 3D Slicer.")
+    entry = re.search(r"TerminologyEntry:([^|]*)", told.get(f"Segment{number}_Tags", ""))
+    parts = entry[1].split("~") if entry else []
+    scheme, _, code = parts[2].partition("^") if len(parts) > 2 else ("", "", "")
+    return _Segment(name, value, layer, code.partition("^")[0] if scheme == "SCT" else None)
+
+
+def _value_segments(path: Path, image: sitk.Image, anatomy: Anatomy) -> list[_Segment]:
+    """The organs in a label map without names, by its values: organ labels or, if not all are, organ grays."""
+    (values,) = _one_layer(path, image)
+    found = np.unique(values)
+    by_label = {organ.label: organ for organ in anatomy.organs}
+    by_gray = {organ.gray: organ for organ in anatomy.organs}
+    for table in (by_label, by_gray):
+        if table.keys() >= set(found.tolist()):
+            return [_Segment(table[value].name, value) for value in found.tolist() if value]
+    some = ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
+    labels, grays = ", ".join(map(str, by_label)), ", ".join(map(str, by_gray))
+    raise InputError(f"{path} has the values {some}; '{anatomy.name}' has the labels {labels} or the grays {grays}.")
+
+
+def _one_layer(path: Path, image: sitk.Image) -> np.ndarray:
+    layers = _layers(path, image)
+    if len(layers) > 1:
+        raise InputError(
+            f"{path} has {len(layers)} values a voxel and names no segments: give a label map or a .seg.nrrd."
+        )
+    return layers
+
+
+def _read_nnunet(folder: Path, anatomy: Anatomy) -> Iterator[Case]:
+    """The cases of an nnU-Net raw data set (dataset.json of version 1 or 2, imagesTr, labelsTr)."""
+    segments, ending = _read_dataset_json(folder / "dataset.json")
+    first_channel = f"_0000{ending}"
+    images = sorted((folder / "imagesTr").glob(f"*{first_channel}"))
+    if not images:
+        raise InputError(f"{folder} has no training images: imagesTr/*{first_channel} is missing.")
+    for path in images:
+        case_id = path.name.removesuffix(first_channel)
+        ct = read_ct(path)
+        labels = folder / "labelsTr" / f"{case_id}{ending}"
+        image = read_image(labels)
+        _check_values(labels, _one_layer(labels, image), segments)
+        yield Case(case_id, ct, *_paint(labels, image, segments, anatomy, ct))
+
+
+def _read_dataset_json(path: Path) -> tuple[list[_Segment], str]:
+    """The named labels of a data set, background left out, and the ending of its files."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        labels, ending = told["labels"], told.get("file_ending", ".nii.gz")
+        # Version 1 says {"1": "lung"}, version 2 {"lung": 1}; regions, {"lung": [1, 2]}, overlap and are refused.
+        pairs = [(name, value) if str(value).isdecimal() else (value, name) for name, value in labels.items()]
+        segments = [_Segment(str(name), int(value)) for name, value in pairs if int(value) > 0]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no nnU-Net dataset.json: it needs 'labels', one value a name.") from error
+    if suffix_of(Path(f"x{ending}")) != str(ending).lower():
+        raise InputError(f"{path} gives the file ending '{ending}': use .nii.gz, .nrrd or .mha.")
+    return segments, ending
+
+
+def _check_values(path: Path, values: np.ndarray, segments: Sequence[_Segment]) -> None:
+    unknown = set(np.unique(values).tolist()) - {0, *(segment.value for segment in segments)}
+    if unknown:
+        some = ", ".join(map(str, sorted(unknown)[:12]))
+        raise InputError(f"{path} has the values {some}, which its dataset.json doesn't name.")

@@ -1,0 +1,72 @@
+"""What is computed on, and how: device, precision, layout in memory, and how a lack of memory is recognized."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+
+from .errors import InputError, OutOfMemory
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a run computes, as far as it is not the recipe's: the results are the same but for rounding."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"  # of the networks' passes; Gram matrices, losses and weights are float32 always
+
+    def passes(self) -> torch.autocast:
+        """The context that networks run in."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def choose_precision(name: str, device: str) -> Precision:
+    """The precision of that name; "auto" is bfloat16 where the hardware multiplies in it. Raises InputError."""
+    if name not in PRECISIONS:
+        raise InputError(f"There is no precision {name!r}: choose from {', '.join(PRECISIONS)}.")
+    if name == "float32" or (name == "auto" and not _has_bfloat16(device)):
+        return "float32"
+    return "bfloat16"
+
+
+def _has_bfloat16(device: str) -> bool:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # from Ampere on; older ones emulate it
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def placed(network: Network, device: str, channels_last: bool = True) -> Network:
+    """The network on its device: channels last in memory on CUDA, and where ``channels_last`` says so on a CPU.
+
+    On a CPU, instance normalization copies what is not contiguous: networks with it are quicker as they are.
+    """
+    network = network.to(device)
+    if channels_last or torch.device(device).type == "cuda":
+        return network.to(memory_format=torch.channels_last)
+    return network
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory: of the GPU's, of PyTorch's on the CPU, or of Python's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("can't allocate memory", "not enough memory", "could not create a memory")
+    )
+
+
+@contextmanager
+def memory_told(what_to_do: str) -> Iterator[None]:
+    """Turns a lack of memory in the block into OutOfMemory, whose sentence ends with ``what_to_do``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"The memory is not enough: {what_to_do}.") from error

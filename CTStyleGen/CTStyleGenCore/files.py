@@ -1,0 +1,99 @@
+"""Files that are whole or absent, and their hashes."""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, which refuses to rename a folder with an open file in it
+    fcntl = None  # type: ignore[assignment]
+
+from .errors import InputError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PREFIX = ".ctstylegen-"
+_HELD = "held"  # a file in a temporary folder, open and locked as long as its process lives
+_FRESH_SECONDS = 2.0  # a folder may be younger than its lock
+
+
+@contextmanager
+def written_beside(path: str | Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; moved onto ``path`` when the block ends well, removed when it doesn't.
+
+    The temporary name keeps ``path``'s suffixes, by which writers choose the format. What a killed process has left in
+    the folder is removed as well. Raises InputError when the folder is missing or read-only, or the disk is full.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} does not exist: create it or choose another output.")
+    _sweep(path.parent.resolve())
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=path.parent))
+    except OSError as error:
+        raise InputError(f"Can't write in the folder {path.parent}: {error.strerror}.") from error
+    try:
+        with (folder / _HELD).open("wb") as held:
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(held, fcntl.LOCK_EX)
+            beside = folder / path.name
+            yield beside
+            (folder / "new").touch()  # some writers make files private: give the file a new file's mode
+            beside.chmod((folder / "new").stat().st_mode)
+            _flush(beside)
+            os.replace(beside, path)  # noqa: PTH105 - named for what it does: atomic
+    except Exception as error:
+        if _error_number(error) in _NO_ROOM:
+            raise InputError(f"No room on the disk to write {path}: free some space and try again.") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache  # once for a folder and process
+def _sweep(folder: Path) -> None:
+    """Removes the temporary folders in ``folder`` whose processes have ended, as a kill leaves them."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _FRESH_SECONDS:
+                shutil.rmtree(_ended(left), ignore_errors=True)
+
+
+def _ended(left: Path) -> Path:
+    """A temporary folder that no process holds, maybe renamed. Raises OSError when one does."""
+    if fcntl is None:
+        return left.rename(left.with_name(f"{left.name}-ended"))
+    with (left / _HELD).open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return left
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file's bytes are on the disk: moved into place before, it could be empty after a power failure."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))  # safetensors' words
+    return int(told[1]) if told else None
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,260 @@
+"""Organ labels of a chest CT by thresholds and morphology, for those who have no segmentation tool.
+
+Plain and quick, not a radiologist: enough to train on and to try things out. It works slice by slice, so that a single
+slice or slices 10 mm apart can be labelled, and in mm, so that the size of voxels doesn't matter. What is known to go
+wrong: arms that touch the trunk become body, a consolidated lung becomes body or mediastinum, and so may the liver's
+dome; contrast in the veins of the arms becomes bone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from .anatomy import Anatomy
+from .errors import InputError
+
+Mask = np.ndarray  # bool, (k, j, i) of a volume or (j, i) of a slice; j runs to the back, i to the patient's left
+Plane = tuple[float, float]  # mm between columns, mm between rows
+_SKIN_HU, _LUNG_HU, _BONE_HU = -300, -350, 160  # skin from air, lung from soft tissue, bone from soft tissue
+_NOISE_MM = 1.0  # sigma of the smoothing that a sharp kernel needs
+_CORD_HU = (-30, 110)  # mean of what a canal holds; marrow is denser
+_LESION_MM2 = 1000.0  # the largest thing inside a lung that is still lung
+_CANAL_RADIUS_MM = (4.0, 12.0)  # of the largest disc inside a thoracic canal
+_DISC_MM = 7.5  # radius of the canal where it is drawn, not found
+_NEAR_MM = 40.0  # as far along the spine as a canal tells where its neighbor is
+_VERTEBRA_MM = (19.0, 17.0, 22.0)  # its body's half width and half depth, and how far its middle is before the canal's
+_SPECK_MM2 = 15.0  # smaller bright spots are no bone
+_RIB_MM = 25.0  # below the lungs, how deep under the skin ribs lie at most
+_HEART_MM = (90.0, 65.0)  # how far the mediastinum reaches to the left and to the right of the canal
+
+
+def label_chest(ct: sitk.Image, anatomy: Anatomy) -> sitk.Image:
+    """Labels of body, lungs, mediastinum, bone and spinal canal, the rest 0: uint8 in the CT's geometry.
+
+    ct: int16 HU, 3-D, of any orientation. InputError: a table without these organs, or no lungs in the CT.
+    """
+    organs = [anatomy.organ(name) for name in ("body", "lungs", "mediastinum", "bone", "spinal canal")]
+    upright = sitk.DICOMOrient(ct, "LPS")
+    smooth = sitk.DiscreteGaussian(sitk.Cast(upright, sitk.sitkFloat32), [_NOISE_MM**2, _NOISE_MM**2, 0.0])
+    masks = _masks(sitk.GetArrayFromImage(smooth), upright.GetSpacing())
+    painted = np.max([mask * np.uint8(organ.label) for organ, mask in zip(organs, masks, strict=True)], axis=0)
+    labels = sitk.GetImageFromArray(painted)
+    labels.CopyInformation(upright)
+    own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(ct.GetDirection())
+    labels = sitk.DICOMOrient(labels, own)
+    labels.CopyInformation(ct)
+    return labels
+
+
+def _masks(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Mask, Mask, Mask, Mask, Mask]:
+    """Body, lungs, mediastinum, bone and spinal canal of a chest; they overlap. hu: (k, j, i), smoothed."""
+    plane = spacing[:2]
+    body = _body(hu, plane)
+    lungs = _lungs(hu, body, plane)
+    if not lungs.any():
+        raise InputError("No lungs found in the CT: labelling needs a chest CT in Hounsfield units.")
+    bright = body & (hu > _BONE_HU)
+    spines = _spines(hu, bright, lungs, body, spacing)
+    between = body & _between(lungs)
+    inner = _each_slice(lambda part: _open(part, 8.0, plane), between)
+    lowest = int(np.argmax(lungs.sum(axis=(1, 2))))  # below, the liver's dome lies between the lungs
+    inner[:lowest] |= _each_slice(lambda part: _depth(part, plane) > _RIB_MM, body)[:lowest]
+    bone = _bone(bright, between, inner, lungs, spines, plane)
+    mediastinum = _mediastinum(between & ~bone, lungs, spines, lowest, spacing)
+    airways = mediastinum & _each_slice(lambda air: _open(air, 3.0, plane), hu < _LUNG_HU)
+    return body, lungs | airways, mediastinum & ~airways, bone, np.stack([spine.canal for spine in spines])
+
+
+def _body(hu: np.ndarray, plane: Plane) -> Mask:
+    """The largest thing denser than air, filled, once what is thin (blankets, tubes, the table) is opened away."""
+    filled = _each_slice(lambda dense: _fill(_open(dense, 1.4, plane)), hu > _SKIN_HU)
+    return _parts(_each_slice(lambda body: _open(body, 6.0, plane), filled), 1.0)
+
+
+def _lungs(hu: np.ndarray, body: Mask, plane: Plane) -> Mask:
+    """The air in the body but for small bubbles (bowel, trachea on its own), with the vessels inside."""
+    air = _each_slice(lambda air: _open(air, 1.5, plane), body & (hu < _LUNG_HU))
+    largest_hole = round(_LESION_MM2 / (plane[0] * plane[1]))
+
+    def complete(lung: Mask) -> Mask:
+        closed = _close(lung, 5.0, plane)
+        holes = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(_fill(closed) & ~closed)))
+        small = np.bincount(holes.ravel()) <= largest_hole  # a larger one is the mediastinum, with lung all around it
+        return closed | (small[holes] & (holes > 0))
+
+    return body & _each_slice(complete, _parts(air, 0.1))
+
+
+@dataclass(frozen=True)
+class _Spine:
+    """Where the spine is in a slice: the canal, empty where it wasn't found, and its middle in pixels."""
+
+    canal: Mask
+    row: float
+    column: float
+
+
+def _spines(hu: np.ndarray, bright: Mask, lungs: Mask, body: Mask, spacing: tuple[float, float, float]) -> list[_Spine]:
+    """One for each slice. A canal that is found only in some slices is drawn, as a disc, in those nearby."""
+    plane = spacing[:2]
+    guesses = [_guess_spine(*slices, plane) for slices in zip(lungs, body, strict=True)]
+    each = [_find_canal(*slices, plane) for slices in zip(hu, bright, guesses, strict=True)]
+    near = round(_NEAR_MM / spacing[2])
+    found = {
+        k: spine
+        for k, spine in enumerate(each)
+        if spine and _in_line(spine, each[max(0, k - near) : k + near + 1], plane)
+    }
+    rows, columns = [spine.row for spine in found.values()], [spine.column for spine in found.values()]
+    spines = []
+    for k, guess in enumerate(guesses):
+        if k not in found and any(abs(k - other) <= near for other in found):
+            row, column = float(np.interp(k, list(found), rows)), float(np.interp(k, list(found), columns))
+            disc = np.hypot(*_offsets_mm(guess.canal.shape, row, column, plane)) < _DISC_MM
+            guess = _Spine(disc & body[k] & ~bright[k], row, column)
+        spines.append(found.get(k, guess))
+    return spines
+
+
+def _in_line(spine: _Spine, neighbors: list[_Spine | None], plane: Plane) -> bool:
+    """Whether the canal is less than 10 mm off the middle of those found nearby."""
+    row, column = np.median([(other.row, other.column) for other in neighbors if other], axis=0)
+    return float(np.hypot((row - spine.row) * plane[1], (column - spine.column) * plane[0])) < 10
+
+
+def _offsets_mm(shape: tuple[int, ...], row: float, column: float, plane: Plane) -> tuple[np.ndarray, np.ndarray]:
+    """How far behind and to the left of a point each pixel is: a column and a row of numbers that broadcast."""
+    return (np.arange(shape[0])[:, None] - row) * plane[1], (np.arange(shape[1])[None] - column) * plane[0]
+
+
+def _guess_spine(lungs: Mask, body: Mask, plane: Plane) -> _Spine:
+    """In the middle of the body, where the lungs end at the back."""
+    rows, columns = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(body.any(axis=0))
+    row = rows[-1] - 18.0 / plane[1] if len(rows) else 0.6 * body.shape[0]
+    return _Spine(np.zeros_like(body), row, columns.mean() if len(columns) else body.shape[1] / 2)
+
+
+def _find_canal(hu: np.ndarray, bright: Mask, guess: _Spine, plane: Plane) -> _Spine | None:
+    """The hole in the vertebra that is round, soft, of a canal's size and nearest to the guess, or None."""
+    best: tuple[float, _Spine] | None = None
+    for gap_mm in (1.5, 3.0, 5.0):
+        ring = _close(bright, gap_mm, plane)
+        holes = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(_fill(ring) & ~ring)))
+        areas_mm2 = np.bincount(holes.ravel()) * plane[0] * plane[1]
+        for label in 1 + np.flatnonzero(areas_mm2[1:] > np.pi * _CANAL_RADIUS_MM[0] ** 2):
+            candidate = _rate_hole(hu, holes == label, bright, guess, plane)
+            if candidate and (best is None or candidate[0] < best[0]):
+                best = candidate
+    return best[1] if best else None
+
+
+def _rate_hole(hu: np.ndarray, hole: Mask, bright: Mask, guess: _Spine, plane: Plane) -> tuple[float, _Spine] | None:
+    """The hole as a canal, with its mean HU (the lower the better), or None if it can't be one."""
+    rows, columns = np.nonzero(hole)
+    row, column = rows.mean(), columns.mean()
+    if np.hypot((row - guess.row) * plane[1], (column - guess.column) * plane[0]) > 60:
+        return None
+    radius, mean = _depth(hole, plane).max(), float(hu[hole].mean())
+    if not (_CANAL_RADIUS_MM[0] <= radius <= _CANAL_RADIUS_MM[1] and _CORD_HU[0] <= mean <= _CORD_HU[1]):
+        return None
+    return mean, _Spine(_dilate(hole, 1.5, plane) & ~bright, row, column)
+
+
+def _between(lungs: Mask) -> Mask:
+    """What has lung on its right and on its left in the same row."""
+    on_right = np.logical_or.accumulate(lungs, axis=2)
+    on_left = np.logical_or.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
+    return on_right & on_left & ~lungs
+
+
+def _bone(bright: Mask, between: Mask, inner: Mask, lungs: Mask, spines: list[_Spine], plane: Plane) -> Mask:
+    """What is bright, but for contrast: in the lungs' vessels, and in lumps inside the chest that are no vertebra."""
+
+    def pick(bright: Mask, between: Mask, inner: Mask, lungs: Mask, spine: _Spine) -> Mask:
+        vertebra, around = (_vertebra(spine, size, plane) for size in (1.0, 1.35))
+        blood = _dilate(_open(bright & inner & ~vertebra, 4.0, plane), 3.0, plane) & ~vertebra
+        bone = bright & (_depth(lungs, plane) < 4.0) & (~inner | around) & ~blood
+        marrow = _fill(_close(bone & vertebra, 6.0, plane) | spine.canal) & vertebra
+        bone = (_fill(_close(bone, 2.0, plane) | spine.canal) | marrow) & ~spine.canal
+        parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(bone)))
+        areas_mm2 = np.bincount(parts.ravel()) * plane[0] * plane[1]
+        anchors = np.bincount(parts[vertebra | ~(lungs | between | inner)], minlength=len(areas_mm2))
+        return bone & ((areas_mm2 > _SPECK_MM2) & (anchors > 0))[parts]
+
+    return np.stack([pick(*slices) for slices in zip(bright, between, inner, lungs, spines, strict=True)])
+
+
+def _vertebra(spine: _Spine, size: float, plane: Plane) -> Mask:
+    """An ellipse around the vertebra's body, times size, and everything behind its middle as far as ribs are joined."""
+    half_width, half_depth, before = _VERTEBRA_MM
+    behind_mm, left_mm = _offsets_mm(spine.canal.shape, spine.row, spine.column, plane)
+    x, y = left_mm / (half_width * size), (behind_mm + before) / (half_depth * size)
+    return (x**2 + y**2 < 1) | ((np.abs(x) < 2) & (y > 1))
+
+
+def _mediastinum(
+    between: Mask, lungs: Mask, spines: list[_Spine], lowest: int, spacing: tuple[float, float, float]
+) -> Mask:
+    """What is between the lungs, in front of the canal, in slices where the lungs are large enough beside it.
+
+    Below the slice `lowest` it hardly grows from slice to slice, which keeps most of the liver out.
+    """
+    plane = spacing[:2]
+
+    def pick(between: Mask, lungs: Mask, spine: _Spine) -> Mask:
+        behind_mm, left_mm = _offsets_mm(between.shape, spine.row, spine.column, plane)
+        reach = between & (left_mm < _HEART_MM[0]) & (left_mm > -_HEART_MM[1]) & (behind_mm < 0)
+        return _open(reach, 3.0, plane) & (reach.sum() < 1.6 * lungs.sum())
+
+    reach = np.stack([pick(*slices) for slices in zip(between, lungs, spines, strict=True)])
+    for k in range(lowest - 1, -1, -1):
+        reach[k] &= _dilate(reach[k + 1], 0.3 * spacing[2], plane)
+    return _each_slice(lambda part: _parts(part, 0.05), reach)
+
+
+def _each_slice(function: Callable[..., Mask], *volumes: Mask) -> Mask:
+    return np.stack([function(*slices) for slices in zip(*volumes, strict=True)])
+
+
+def _image(mask: Mask) -> sitk.Image:
+    return sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+def _fill(mask: Mask) -> Mask:
+    return sitk.GetArrayFromImage(sitk.BinaryFillhole(_image(mask))).astype(bool)
+
+
+def _parts(mask: Mask, share: float) -> Mask:
+    """The connected parts that are at least that share of the largest."""
+    parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(mask)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return (sizes >= max(1, share * sizes.max()))[parts]
+
+
+def _depth(mask: Mask, plane: Plane) -> np.ndarray:
+    """How far, in mm, each pixel's middle in the mask is from the mask's edge; 0 outside. The image's edge is none."""
+    if mask.all() or not mask.any():
+        return np.where(mask, np.inf, 0.0)
+    image = _image(~mask)
+    image.SetSpacing(plane)
+    to_outside = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
+    return np.maximum(to_outside - 0.5 * min(plane), 0)
+
+
+def _erode(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
+    return _depth(mask, plane) > radius_mm
+
+
+def _dilate(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
+    return ~_erode(~mask, radius_mm, plane)
+
+
+def _open(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
+    return mask & _dilate(_erode(mask, radius_mm, plane), radius_mm, plane)
+
+
+def _close(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
+    return mask | _erode(_dilate(mask, radius_mm, plane), radius_mm, plane)

@@ -1,0 +1,75 @@
+"""Training recipes by name. A preset is all that a training run does but its data, size and length."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+
+if TYPE_CHECKING:  # a recipe is known without torch
+    from .losses import GramNorm
+    from .networks import GeneratorKind
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe. The comments give the reason for each value of ``paper``; docs/paper.md has the long form."""
+
+    name: str
+    # Six grays: section 2. The organs that they stand for are in a figure; thorax is the text's reading of it.
+    anatomy: str = "thorax"
+    # Section 2.1: an encoder-decoder of convolutions with kernel 4 and stride 2.
+    generator: "GeneratorKind" = "paper"
+    # Section 2.1: "a 200-dimensional random code". Its distribution is not given: standard normal.
+    noise_size: int = 200
+    # Section 2.2: "the first layer and every other RELU layer that succeeds the pooling layer".
+    style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    # Section 2.2: "the RELU activations of the tenth layer": the tenth convolution of VGG-19 is conv4_2.
+    content_layers: tuple[str, ...] = ("relu4_2",)
+    # Equation (6) as printed divides by all pixels of the layer.
+    gram_norm: "GramNorm" = "paper"
+    # w_s, w_c, w_tv are not given. They are set before the first step so that the gradients at the generated image have
+    # norms in this proportion (adversarial : style : content : total variation).
+    gradient_ratio: tuple[float, float, float, float] = (1.0, 10.0, 1.0, 0.1)
+    # Section 2.1: Adam and stochastic gradient descent; rates and the 2 : 1 of updates are those of the code that the
+    # paper builds on (Zhao et al.).
+    generator_rate: float = 2e-4
+    generator_betas: tuple[float, float] = (0.5, 0.999)
+    discriminator_rate: float = 8e-5
+    generator_updates_per_discriminator_update: int = 2
+    # Whether content slices are moved, CT and map together (augmentation). The paper doesn't say so.
+    poses: bool = False
+    # The model is G averaged over this many last steps (Karras et al., arXiv 1710.10196); 1: G itself.
+    average_steps: int = 1
+    # Section 2.3: 100 epochs; one or two slices of each of 12 patients, 20 in all.
+    epochs: int = 100
+    slices_per_case: int = 2
+    style_slices: int = 1
+
+    def card(self) -> dict:
+        """The preset as JSON-ready values."""
+        return asdict(self)
+
+
+# For a first look without ImageNet weights. Random filters see texture in their first blocks only, so style and content
+# are measured there, at a third of the cost; each organ's style over its own area, or small organs would learn no gray.
+_QUICK = Preset(
+    "quick",
+    generator="organs",
+    style_layers=("relu1_1", "relu2_1", "relu3_1"),
+    content_layers=("relu2_1",),
+    gram_norm="area",
+    gradient_ratio=(1.0, 10.0, 3.0, 0.02),
+    poses=True,
+    average_steps=100,
+    slices_per_case=10,
+)
+
+PRESETS = {preset.name: preset for preset in (Preset("paper"), _QUICK)}
+DEFAULT = "paper"
+
+
+def load_preset(name: str) -> Preset:
+    """The preset of that name. Raises InputError for an unknown one."""
+    if name not in PRESETS:
+        raise InputError(f"There is no preset {name!r}: choose from {', '.join(sorted(PRESETS))}.")
+    return PRESETS[name]

@@ -1,0 +1,158 @@
+"""Organ labels to CT: a trained generator over the axial slices of a volume, and back onto the volume's own grid."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from . import __version__
+from .anatomy import Anatomy
+from .cases import write_volume
+from .devices import is_out_of_memory, placed
+from .errors import InputError, OutOfMemory, Stopped
+from .files import sha256
+from .model_file import read_card, read_weights
+from .networks import make_generator
+from .reporting import Report
+from .slices import HuRange, Square, axial, from_axial, gray_map
+
+_BATCH_PIXELS = 2 * 512 * 512  # slices that a GPU synthesizes together: two at 512, eight at 256
+
+
+class Model:
+    """A trained generator with its card, ready to synthesize on a device."""
+
+    def __init__(self, path: str | Path, device: str) -> None:
+        """Reads a .ctstyle file. Raises InputError when it is none, or damaged."""
+        self.path = Path(path)
+        self.card: dict[str, Any] = read_card(path)
+        self.anatomy = Anatomy.from_json(self.card["anatomy"])
+        try:
+            low, high = self.card["hu_range"]
+            self.hu = HuRange(float(low), float(high))
+            preset = self.card["preset"]
+            self.G = make_generator(preset["generator"], self.card["size"], self.anatomy, preset["noise_size"])
+            self.G.load_state_dict(read_weights(path))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"The weights in {path} don't fit its model card: the file is damaged; get it again."
+            ) from error
+        self.move(device)
+
+    def move(self, device: str) -> None:
+        """Goes on on another device."""
+        self.device, self.G = device, placed(self.G, device, channels_last=False).eval()
+
+    @torch.inference_mode()
+    def synthesize(self, labels: Tensor, z: Tensor) -> Tensor:
+        """labels int64 [K, S, S], one noise code z [1, noise size] for all -> HU, float32 [K, S, S]."""
+        y = gray_map(labels.to(self.device), self.anatomy)[:, None]
+        return self.hu.to_hu(self.G(y, z.to(self.device).expand(len(y), -1))[:, 0]).cpu()
+
+    def noise_code(self, seed: int, sample: int) -> Tensor:
+        """The noise code of a sample: standard normal, [1, noise size], the same on every machine."""
+        rng = np.random.default_rng([seed, sample])
+        return torch.from_numpy(rng.standard_normal((1, self.G.noise_size), dtype=np.float32))
+
+
+def synthesize_volume(
+    model: Model, labels: sitk.Image, z: Tensor, progress: Callable[[int], None] = lambda slices: None
+) -> sitk.Image:
+    """A CT, int16 HU, in exactly the grid of ``labels`` (uint8 organ labels, 3-D), slice by slice with one noise code.
+
+    ``progress`` is told the number of slices after each batch of them.
+    """
+    values = axial(labels)
+    count, height, width = values.shape
+    square = Square(height, width, model.G.size)
+    result = np.empty(values.shape, np.int16)
+    # On the CPU a batch is no faster than its slices, and oneDNN's last bits depend on how many they are.
+    batch = 1 if model.device == "cpu" else max(1, _BATCH_PIXELS // model.G.size**2)
+    done = 0
+    while done < count:
+        part = slice(done, min(done + batch, count))
+        try:
+            squares = square.of_labels(torch.from_numpy(values[part]), len(model.anatomy.organs))
+            result[part] = square.back(model.synthesize(squares, z)).round().to(torch.int16).numpy()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            batch = _with_less_memory(model, batch)
+            continue
+        done = part.stop
+        progress(part.stop - part.start)
+    return from_axial(result, labels)
+
+
+def _with_less_memory(model: Model, batch: int) -> int:
+    """The next smaller batch to try; after one slice at a time on a GPU, on the CPU. Raises OutOfMemory at the end."""
+    if batch == 1 and model.device == "cpu":
+        raise OutOfMemory("The memory is not enough for one slice: close other programs, or use a model of less size.")
+    if batch == 1:
+        print(f"The memory of {model.device} is not enough: going on on the CPU.", file=sys.stderr)
+        model.move("cpu")
+    torch.cuda.empty_cache()  # does nothing without CUDA
+    return max(1, batch // 2)
+
+
+def check_styles(card: dict[str, Any], styles: Sequence[str]) -> None:
+    """Raises InputError unless ``styles`` asks for what the model learned: its network has one look."""
+    for style in styles:
+        if style not in card["styles"]:
+            raise InputError(
+                f"The model has no style {style!r}: it was trained for {', '.join(card['styles'])}; leave --style out, "
+                "or train a model for that style."
+            )
+
+
+def sample_paths(output: Path, samples: int) -> list[Path]:
+    """Where the samples go: OUT itself for one, else OUT with -1, -2, ... before its suffixes (.nii.gz is one)."""
+    if samples == 1:
+        return [output]
+    suffix = ".nii.gz" if output.name.lower().endswith(".nii.gz") else output.suffix
+    stem = output.name[: len(output.name) - len(suffix)]
+    return [output.with_name(f"{stem}-{sample}{suffix}") for sample in range(1, samples + 1)]
+
+
+def synthesize_samples(
+    model: Model, labels: sitk.Image, samples: Sequence[int], seed: int, report: Report, stopping: Callable[[], bool]
+) -> dict[int, sitk.Image]:
+    """A volume for the noise code of each of the ``samples``, numbers from 0.
+
+    Raises Stopped when ``stopping``, asked after each batch of slices, says so.
+    """
+    total = len(samples) * labels.GetNumberOfPixels() // max(1, int(np.prod(axial(labels).shape[1:])))
+    done = 0
+
+    def progress(slices: int) -> None:
+        nonlocal done
+        done += slices
+        report({"event": "progress", "done": done, "total": total, "unit": "slice"})
+        if stopping():
+            raise Stopped("Stopped; nothing was written.")
+
+    return {sample: synthesize_volume(model, labels, model.noise_code(seed, sample), progress) for sample in samples}
+
+
+def write_samples(volumes: dict[int, sitk.Image], paths: Sequence[Path], model: Model, seed: int) -> None:
+    """Writes the samples, by number from 0 and each whole or not at all, to their places among ``paths``.
+
+    Header fields say: synthetic, and from what.
+    """
+    digest = sha256(model.path)
+    for sample, volume in volumes.items():
+        provenance = {
+            "Synthetic": "YES",
+            "Model": f"{model.path.name} sha256:{digest}",
+            "Style": ", ".join(model.card["styles"]),
+            "Seed": f"{seed}, sample {sample + 1}",
+            "Version": __version__,
+        }
+        for key, value in provenance.items():
+            volume.SetMetaData(f"CTStyleGen.{key}", value)
+        write_volume(volume, paths[sample])

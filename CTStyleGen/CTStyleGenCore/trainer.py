@@ -1,0 +1,250 @@
+"""The two players, their optimizers, and a step of the game (sections 2.1 and 2.2).
+
+A step: the generator draws a content slice from its map y and a fresh noise code z; every second step the discriminator
+learns to tell G(y, z) from the map's real CT x_o (equation (9)); the generator learns from equation (8), with the style
+of a slice x_s of another case, by x_s's own map. With a batch of several slices, their losses are added up, as the sums
+over i in (8) and (9) are printed; several processes share a batch and add up their gradients.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .anatomy import Anatomy
+from .devices import Computing, placed
+from .losses import (
+    OrganGrams,
+    OrganPixels,
+    adversarial_loss,
+    discriminator_loss,
+    generator_loss,
+    masked_content_loss,
+    masked_style_loss,
+    organ_grams,
+    organ_pixels,
+    total_variation_loss,
+)
+from .networks import Discriminator, make_generator
+from .perceptual import Features, FeatureWeights
+from .presets import Preset
+from .ranks import Ranks
+from .training_data import Draw, TrainingData, TrainingSlice
+
+TERMS = ("adversarial", "style", "content", "total_variation")
+_CALIBRATION_SLICES = 8
+_CACHE_BYTES = 1 << 30  # of content features; more slices than fit are measured again when drawn
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the losses need of a content slice at every step, measured once."""
+
+    pixels: dict[str, OrganPixels]  # by layer
+    features: dict[str, Tensor]  # O^l by content layer, [N_l, H_l, W_l]
+
+
+class Trainer:
+    """The two players, their optimizers, and a step of the game."""
+
+    def __init__(
+        self,
+        preset: Preset,
+        anatomy: Anatomy,
+        weights: FeatureWeights,
+        data: TrainingData,
+        size: int,
+        seed: int,
+        computing: Computing,
+        batch: int = 1,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """``batch`` is the slices of a step in this process; all processes together take batch * ranks.count."""
+        torch.manual_seed(seed)
+        self.preset, self.anatomy, self.seed, self.computing = preset, anatomy, seed, computing
+        self.batch, self.ranks = batch, ranks or Ranks()
+        self.device = computing.device
+        on_gpu = torch.device(self.device).type == "cuda"
+        if on_gpu:
+            torch.backends.cudnn.benchmark = True  # shapes stay the same from step to step
+        self.data = data.pinned() if on_gpu else data
+        self.G = placed(
+            make_generator(preset.generator, size, anatomy, preset.noise_size), self.device, channels_last=False
+        )
+        self.G_average = copy.deepcopy(self.G).requires_grad_(False)  # what becomes the model
+        self.D = placed(Discriminator(size), self.device, channels_last=False)
+        phi = Features(weights, {*preset.style_layers, *preset.content_layers})
+        self.phi = placed(phi.to(getattr(torch, computing.precision)), self.device)
+        self._learning = list(self.G.parameters())
+        self.optimizer_G = torch.optim.Adam(self._learning, preset.generator_rate, preset.generator_betas, fused=True)
+        self.optimizer_D = torch.optim.SGD(self.D.parameters(), preset.discriminator_rate)
+        self.loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # of TERMS; see calibrate
+        self.step = 0
+        self._style = lru_cache(None)(self._measure_style)
+        self._measured: dict[int, _Content] = {}  # content slices, as many as the cache has room for
+        self._cache_room = _CACHE_BYTES
+
+    def parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        """All that training changes, by name."""
+        return {
+            "G": self.G,
+            "G_average": self.G_average,
+            "D": self.D,
+            "optimizer_G": self.optimizer_G,
+            "optimizer_D": self.optimizer_D,
+        }
+
+    @property
+    def global_batch(self) -> int:
+        """Slices of a step, in all processes together."""
+        return self.batch * self.ranks.count
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One step. Returns the unweighted loss terms, detached scalars: means over the slices of the step."""
+        draws = self._draws()
+        slices = [self._slice(draw) for draw in draws]
+        y = self._stacked([one.y for one in slices])
+        fake = self._generate(y, self._stacked([draw.z for draw in draws]))
+        losses = {}
+        if self.step % self.preset.generator_updates_per_discriminator_update == 0:
+            x = self._stacked([one.x for one in slices])
+            losses["discriminator"] = self._update_discriminator(x, fake.detach(), y)
+        terms = self._generator_terms(fake, y, draws, slices)
+        self.optimizer_G.zero_grad(set_to_none=True)
+        generator_loss(terms, self.loss_weights).backward(inputs=self._learning)  # D and phi don't learn here
+        losses |= {name: term.detach() for name, term in zip(TERMS, terms, strict=True)}
+        self._add_up(self._learning, losses)
+        self.optimizer_G.step()
+        self._update_average()
+        self.step += 1
+        return losses
+
+    @torch.no_grad()
+    def example(self) -> Tensor:
+        """The first draw's map, the CT that the model by now draws from it, and its real CT: [S, 3 S] in [-1, 1]."""
+        draw = self.data.draw(0, self.seed, self.preset.noise_size)
+        one = self.data.contents[draw.content]
+        x = self.G_average(one.y.to(self.device), draw.z.to(self.device)).cpu()
+        return torch.cat([one.y, x, one.x], dim=3)[0, 0]
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        share = 1 / min(self.preset.average_steps, self.step + 1)  # at first the plain mean of all steps so far
+        torch._foreach_lerp_(tuple(self.G_average.parameters()), tuple(self._learning), share)
+
+    def _draws(self) -> list[Draw]:
+        """This process's part of the step's draws, which are the same for any number of processes."""
+        first = self.step * self.global_batch + self.ranks.rank * self.batch
+        return [self.data.draw(n, self.seed, self.preset.noise_size) for n in range(first, first + self.batch)]
+
+    def _slice(self, draw: Draw) -> TrainingSlice:
+        """The content slice of a draw, moved where the preset says so."""
+        one = self.data.contents[draw.content]
+        return one.posed(draw.pose, self.anatomy) if self.preset.poses else one
+
+    def _stacked(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part.to(self.device, non_blocking=True) for part in parts])
+
+    def _generate(self, y: Tensor, z: Tensor) -> Tensor:
+        with self.computing.passes():
+            return self.G(y, z).float()
+
+    def _judge(self, x: Tensor, y: Tensor) -> Tensor:
+        """D's logits, float32 [N]."""
+        with self.computing.passes():
+            return self.D(x, y).float()
+
+    def _see(self, x: Tensor) -> dict[str, Tensor]:
+        """phi's feature maps [N, N_l, H_l, W_l] by layer, in the precision of the passes."""
+        with self.computing.passes():
+            return self.phi(x)
+
+    def _update_discriminator(self, real: Tensor, fake: Tensor, y: Tensor) -> Tensor:
+        loss = discriminator_loss(self._judge(real, y), self._judge(fake, y))
+        self.optimizer_D.zero_grad(set_to_none=True)
+        loss.backward()
+        self._add_up(list(self.D.parameters()), {})
+        self.optimizer_D.step()
+        return loss.detach()
+
+    def _add_up(self, parameters: list[torch.nn.Parameter], losses: dict[str, Tensor]) -> None:
+        """Adds up the processes' gradients; sums of losses over slices become means over all processes' slices."""
+        values = torch.stack([*losses.values()]) if losses else torch.zeros(0, device=self.device)
+        self.ranks.add_up([*(p.grad for p in parameters if p.grad is not None), values])
+        losses |= dict(zip(losses, values / self.global_batch, strict=True))
+
+    def _generator_terms(
+        self, x: Tensor, y: Tensor, draws: Sequence[Draw], slices: Sequence[TrainingSlice]
+    ) -> list[Tensor]:
+        """The four terms of equation (8), in the order of TERMS: scalars, sums over the slices of x."""
+        maps = {layer: _each(m) for layer, m in self._see(x).items()}
+        style, content = [], []
+        for i, (draw, one) in enumerate(zip(draws, slices, strict=True)):
+            own, target = self._content(draw.content, one), self._style(draw.style)
+            style += [
+                masked_style_loss(organ_grams(maps[layer][i], own.pixels[layer]), target[layer], self.preset.gram_norm)
+                for layer in self.preset.style_layers
+            ]
+            content += [masked_content_loss(maps[layer][i], O, own.pixels[layer]) for layer, O in own.features.items()]
+        adversarial = adversarial_loss(self._judge(x, y))
+        return [adversarial, torch.stack(style).sum(), torch.stack(content).sum(), total_variation_loss(x)]
+
+    def _content(self, index: int, one: TrainingSlice) -> _Content:
+        """What is to be known of content slice ``index``, seen as ``one``: moved slices are measured anew."""
+        if index in self._measured:
+            return self._measured[index]
+        content = self._measure_content(one)
+        if self.preset.poses:
+            return content
+        size = sum(O.nbytes for O in content.features.values())
+        if size <= self._cache_room:
+            self._cache_room -= size
+            self._measured[index] = content
+        return content
+
+    @torch.no_grad()
+    def _measure_content(self, one: TrainingSlice) -> _Content:
+        maps = self._see(one.x.to(self.device))
+        features = {layer: maps[layer][0] for layer in self.preset.content_layers}
+        return _Content(self._pixels(one, maps), features)
+
+    @torch.no_grad()
+    def _measure_style(self, index: int) -> dict[str, OrganGrams]:
+        one = self.data.styles[index]
+        maps = self._see(one.x.to(self.device))
+        pixels = self._pixels(one, maps)
+        return {layer: organ_grams(maps[layer][0], pixels[layer]) for layer in self.preset.style_layers}
+
+    def _pixels(self, one: TrainingSlice, maps: dict[str, Tensor]) -> dict[str, OrganPixels]:
+        labels = one.labels.to(self.device)
+        return {layer: organ_pixels(labels, len(self.anatomy.organs), *m.shape[-2:]) for layer, m in maps.items()}
+
+    def calibrate(self) -> dict[str, float]:
+        """Sets the loss weights: the gradients at the generated image get norms in the preset's proportion.
+
+        The norms are medians over up to eight content slices, at the generator's first images. Returns them by term.
+        """
+        count = min(_CALIBRATION_SLICES, len(self.data.contents))
+        norms = np.median([self._gradient_norms(n) for n in range(count)], axis=0)
+        weights = [ratio / max(norm, 1e-12) for ratio, norm in zip(self.preset.gradient_ratio, norms, strict=True)]
+        self.loss_weights = tuple(float(w / weights[0]) for w in weights)  # equation (8): the adversarial term has none
+        return dict(zip(TERMS, norms.tolist(), strict=True))
+
+    def _gradient_norms(self, n: int) -> list[float]:
+        draw = self.data.draw(n, self.seed, self.preset.noise_size)
+        one = self._slice(draw)
+        y = one.y.to(self.device)
+        with torch.no_grad():
+            x = self._generate(y, draw.z.to(self.device))
+        x.requires_grad_()
+        terms = self._generator_terms(x, y, [draw], [one])
+        return [torch.autograd.grad(term, x, retain_graph=True)[0].norm().item() for term in terms]
+
+
+def _each(maps: Tensor) -> Sequence[Tensor]:
+    """The images' maps [N, H, W] of a batch [K, N, H, W]; one alone keeps its layout in memory on the way back."""
+    return [maps.squeeze(0)] if len(maps) == 1 else maps.unbind(0)

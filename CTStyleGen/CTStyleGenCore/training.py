@@ -1,0 +1,255 @@
+"""A training run: from cases on disk to a model file, with checkpoints, reports and good order at every end."""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+import torch
+
+from . import __version__
+from .anatomy import load_anatomy
+from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_checkpoint, write_checkpoint
+from .devices import Computing, memory_told
+from .errors import InputError, Stopped, TrainingFailed
+from .files import written_beside
+from .model_file import write_model
+from .networks import is_valid_size
+from .perceptual import FeatureWeights
+from .presets import Preset
+from .ranks import Ranks
+from .reporting import Report
+from .slices import HuRange
+from .trainer import TERMS, Trainer
+from .training_data import TrainingData, load_training_data
+
+_REPORT_SECONDS = 0.5
+_AGREE_STEPS = 10  # several processes ask each other as often whether to stop
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a run is told besides its preset."""
+
+    cases: Path
+    styles: tuple[str, ...]  # case ids
+    output: Path
+    size: int = 512
+    epochs: int | None = None  # None: the preset's
+    steps: int | None = None  # instead of epochs
+    slices_per_case: int | None = None  # None: the preset's
+    batch: int = 1  # slices of a step in each process
+    seed: int = 0
+    resume: bool = False
+    checkpoint_seconds: float = 30.0  # a checkpoint takes as long as some steps: not after each, nor each epoch
+    computing: Computing = field(default_factory=Computing)
+    preview: Path | None = None  # a PNG that shows how far the generator is
+
+
+def train(
+    options: TrainingOptions,
+    preset: Preset,
+    weights: FeatureWeights,
+    report: Report,
+    stopping: Callable[[], bool],
+    ranks: Ranks | None = None,
+) -> Path:
+    """A whole run, from cases on disk to a model file; returns the model's path.
+
+    ``stopping`` is asked after every step. Of several ``ranks`` the first alone writes and reports. Raises InputError
+    for bad input or a full disk, Stopped after ``stopping`` (the checkpoint is written), TrainingFailed when a loss or
+    a weight is no number any more, OutOfMemory; then the last good checkpoint stands.
+    """
+    _check_options(options)
+    ranks = ranks or Ranks()
+    anatomy, hu = load_anatomy(preset.anatomy), HuRange()
+    data = load_training_data(
+        options.cases,
+        options.styles,
+        anatomy,
+        options.size,
+        options.slices_per_case or preset.slices_per_case,
+        preset.style_slices,
+        hu,
+    )
+    report = report if ranks.first else _silent
+    checkpoint = checkpoint_path(options.output)
+    with memory_told(_memory_advice(options)):
+        trainer = Trainer(
+            preset, anatomy, weights, data, options.size, options.seed, options.computing, options.batch, ranks
+        )
+        run = _Run(trainer, _description(options, preset, weights, data, trainer), checkpoint, report, options.preview)
+        if options.resume:
+            run.resume()
+        else:
+            run.calibrate()
+        slices = (options.epochs or preset.epochs) * len(data.contents)
+        total = options.steps or math.ceil(slices / trainer.global_batch)
+        losses = run.go_on(total, options.checkpoint_seconds, stopping)
+    if ranks.first:
+        run.check_weights()
+        write_model(options.output, trainer.G_average.state_dict(), _card(trainer, run.description, losses, hu))
+        checkpoint.unlink(missing_ok=True)
+    return options.output
+
+
+def _silent(event: dict[str, Any]) -> None:
+    """The report of all processes but the first."""
+
+
+def _memory_advice(options: TrainingOptions) -> str:
+    smaller = f"train with a --size below {options.size}"
+    if options.batch > 1:
+        smaller = f"train with a --batch below {options.batch}"
+    elsewhere = ", or with --device cpu" if options.computing.device != "cpu" else ""
+    return f"{smaller}{elsewhere}; the last checkpoint, if there is one, is kept"
+
+
+def _check_options(options: TrainingOptions) -> None:
+    if not is_valid_size(options.size):
+        raise InputError(f"The size {options.size} is not possible: choose 64, 128, 256, 512 or 1024.")
+    if not options.output.parent.is_dir():
+        raise InputError(f"The folder {options.output.parent} does not exist: create it or choose another output.")
+    if options.preview is not None and options.preview.suffix.lower() != ".png":
+        raise InputError(f"The preview {options.preview} can't be written: its name must end in .png.")
+    for name in ("epochs", "steps", "slices_per_case", "batch"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} = {value} is not possible: it must be at least 1.")
+    if not options.checkpoint_seconds >= 0:
+        raise InputError(f"{options.checkpoint_seconds} seconds between checkpoints is not possible: 0 or more is.")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A trainer on its way, its checkpoint, and whom it reports to."""
+
+    trainer: Trainer
+    description: dict[str, Any]  # what must be the same for a resumed run
+    checkpoint: Path
+    report: Report
+    preview: Path | None
+
+    def calibrate(self) -> None:
+        norms = self.trainer.calibrate()
+        weights = dict(zip(TERMS, self.trainer.loss_weights, strict=True))
+        self.report({"event": "calibrated", "gradient_norms": norms, "weights": weights})
+
+    def go_on(self, total: int, checkpoint_seconds: float, stopping: Callable[[], bool]) -> dict[str, float]:
+        """Steps until ``total``, with checkpoints and reports on the way; returns the last losses."""
+        trainer, first, start = self.trainer, self.trainer.step, time.monotonic()
+        last_save = last_report = start
+        losses: dict[str, float] = {}
+        while trainer.step < total:
+            terms = trainer.train_step()
+            now, ended, stop = time.monotonic(), trainer.step == total, self._stop(stopping)
+            save = not ended and (stop or now - last_save >= checkpoint_seconds)
+            if ended or save or now - last_report >= _REPORT_SECONDS:
+                losses |= _finite({name: term.item() for name, term in terms.items()}, trainer.step)
+                left = (now - start) / (trainer.step - first) * (total - trainer.step)
+                progress = {"done": trainer.step, "total": total, "losses": losses, "seconds_left": left}
+                self.report({"event": "progress"} | progress)
+                last_report = now
+            if save:
+                self.save()
+                last_save = time.monotonic()
+            if stop and not ended:
+                raise Stopped(f"Stopped at step {trainer.step} of {total}: go on with --resume.")
+        return losses
+
+    def _stop(self, stopping: Callable[[], bool]) -> bool:
+        """Whether to stop, in all processes at the same step."""
+        ranks = self.trainer.ranks
+        if ranks.count > 1 and self.trainer.step % _AGREE_STEPS:
+            return False
+        return ranks.any(stopping())
+
+    def save(self) -> None:
+        """Writes the checkpoint, in the first process only. Raises TrainingFailed rather than write what is broken."""
+        if not self.trainer.ranks.first:
+            return
+        self.check_weights()
+        told = {"step": self.trainer.step, "loss_weights": self.trainer.loss_weights}
+        write_checkpoint(self.checkpoint, flat_state(self.trainer.parts()), self.description | told)
+        self.report({"event": "checkpoint", "step": self.trainer.step})
+        if self.preview is not None:
+            self._show(self.preview)
+
+    def _show(self, path: Path) -> None:
+        """Writes a content slice's map, the CT drawn from it by now, and its real CT, side by side, as a PNG."""
+        grays = (self.trainer.example() + 1) * 127.5
+        with written_beside(path) as beside:
+            sitk.WriteImage(sitk.GetImageFromArray(grays.round().byte().numpy()), str(beside))
+        self.report({"event": "preview", "step": self.trainer.step, "path": str(path)})
+
+    def check_weights(self) -> None:
+        """Raises TrainingFailed when the last update, after the losses were told, has broken a network."""
+        for name, t in flat_state(self.trainer.parts()).items():
+            if not torch.isfinite(t).all():
+                raise _no_number(name, self.trainer.step)
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint. Raises InputError when there is none, or it is another run's or damaged."""
+        trainer = self.trainer
+        state, saved = read_checkpoint(self.checkpoint)
+        if differing := [key for key, value in self.description.items() if saved.get(key) != value]:
+            raise InputError(
+                f"The checkpoint {self.checkpoint} was made with another {differing[0]}: resume with the options it "
+                "began with."
+            )
+        try:
+            load_flat_state(trainer.parts(), state)
+            trainer.step, trainer.loss_weights = int(saved["step"]), tuple(float(w) for w in saved["loss_weights"])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"The checkpoint {self.checkpoint} is damaged: remove it and train again.") from error
+
+
+def _finite(losses: dict[str, float], step: int) -> dict[str, float]:
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            raise _no_number(f"{name} loss", step)
+    return losses
+
+
+def _no_number(what: str, step: int) -> TrainingFailed:
+    return TrainingFailed(
+        f"The {what} is no number any more at step {step}; the last checkpoint, if there is one, is kept: check the "
+        "cases for wrong HU, or train with another seed."
+    )
+
+
+def _description(
+    options: TrainingOptions, preset: Preset, weights: FeatureWeights, data: TrainingData, trainer: Trainer
+) -> dict[str, Any]:
+    """What must be the same for a resumed run, JSON-ready, for the checkpoint and the model card."""
+    run = {
+        "preset": preset.card(),
+        "features": weights.card(),
+        "styles": options.styles,
+        "cases": sorted({one.case_id for one in data.contents}),
+        "slices": len(data.contents),
+        "size": options.size,
+        "batch": trainer.global_batch,
+        "precision": options.computing.precision,
+        "seed": options.seed,
+    }
+    return json.loads(json.dumps(run))  # tuples as lists, as a checkpoint gives them back
+
+
+def _card(trainer: Trainer, run: dict[str, Any], losses: dict[str, float], hu: HuRange) -> dict[str, Any]:
+    return run | {
+        "anatomy": trainer.anatomy.to_json(),
+        "hu_range": [hu.low, hu.high],
+        "steps": trainer.step,
+        "losses": {"weights": dict(zip(TERMS, trainer.loss_weights, strict=True)), "last": losses},
+        "metrics": {},
+        "use": "Synthetic images. For research use only, not for diagnosis.",
+        "created": date.today().isoformat(),
+        "versions": {"ctstylegen": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }

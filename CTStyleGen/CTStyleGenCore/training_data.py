@@ -1,0 +1,131 @@
+"""The slices that a run learns from, and which of them each step draws."""
+
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .anatomy import Anatomy
+from .augmentation import Pose, draw_pose, posed
+from .cases import Case, read_cases
+from .errors import InputError
+from .slices import HuRange, Square, axial, gray_map
+
+
+@dataclass(frozen=True)
+class TrainingSlice:
+    """A slice as training needs it, S pixels a side."""
+
+    case_id: str
+    x: Tensor  # the CT, float32 [1, 1, S, S] in [-1, 1]
+    y: Tensor  # its map, float32 [1, 1, S, S] in [-1, 1]
+    labels: Tensor  # its organs, int64 [S, S]
+
+    def posed(self, pose: Pose, anatomy: Anatomy) -> "TrainingSlice":
+        """The slice in another pose."""
+        x, labels = posed(self.x, self.labels, pose)
+        return replace(self, x=x, y=gray_map(labels, anatomy)[None, None], labels=labels)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a slice of a step works on."""
+
+    content: int  # index into TrainingData.contents
+    style: int  # index into TrainingData.styles
+    z: Tensor  # the noise code, float32 [1, noise size]
+    pose: Pose  # how the content slice is moved, where the preset moves slices
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Content slices x_o and style slices x_s. No content slice is of a case whose style it could not be given."""
+
+    contents: tuple[TrainingSlice, ...]
+    styles: tuple[TrainingSlice, ...]
+
+    def draw(self, n: int, seed: int, noise_size: int) -> Draw:
+        """The n-th draw of a run: each epoch visits every content slice once, in an order of its own.
+
+        Depends on its arguments alone, so that a resumed run goes on as an uninterrupted one would, and several
+        processes as one. The style is of another case than the content (the paper: "another CT image from a different
+        patient").
+        """
+        epoch, place = divmod(n, len(self.contents))
+        content = int(np.random.default_rng([seed, 0, epoch]).permutation(len(self.contents))[place])
+        rng = np.random.default_rng([seed, 1, n])
+        style = int(rng.choice(self._styles_for(self.contents[content])))
+        z = torch.from_numpy(rng.standard_normal((1, noise_size), dtype=np.float32))
+        return Draw(content, style, z, draw_pose(rng))
+
+    def pinned(self) -> "TrainingData":
+        """The same with x and y in page-locked memory, from which a GPU fetches them while it computes."""
+
+        def pin(one: TrainingSlice) -> TrainingSlice:
+            return replace(one, x=one.x.pin_memory(), y=one.y.pin_memory())
+
+        return TrainingData(tuple(map(pin, self.contents)), tuple(map(pin, self.styles)))
+
+    def _styles_for(self, content: TrainingSlice) -> list[int]:
+        return [index for index, style in enumerate(self.styles) if style.case_id != content.case_id]
+
+
+def load_training_data(
+    folder: Path,
+    style_ids: tuple[str, ...],
+    anatomy: Anatomy,
+    size: int,
+    slices_per_case: int,
+    style_slices: int,
+    hu: HuRange,
+) -> TrainingData:
+    """Reads the cases of ``folder`` and takes ``slices_per_case`` slices of each, and ``style_slices`` of each style.
+
+    With one style case, its own slices are no content. Raises InputError when a style is not among the cases, or
+    nothing is left to learn from.
+    """
+    cases = {case.case_id: case for case in read_cases(folder, anatomy)}
+    if unknown := [style for style in style_ids if style not in cases]:
+        raise InputError(
+            f"There is no case {unknown[0]!r} in {folder} to take the style from: it has {', '.join(cases)}."
+        )
+    styles = chain.from_iterable(training_slices(cases[i], anatomy, size, style_slices, hu) for i in style_ids)
+    contents = chain.from_iterable(
+        training_slices(case, anatomy, size, slices_per_case, hu)
+        for case in cases.values()
+        if set(style_ids) - {case.case_id}
+    )
+    data = TrainingData(tuple(contents), tuple(styles))
+    if not data.contents:
+        raise InputError(f"{folder} holds no case besides the style {style_ids[0]}: add a case of another patient.")
+    return data
+
+
+def training_slices(case: Case, anatomy: Anatomy, size: int, count: int, hu: HuRange) -> list[TrainingSlice]:
+    """``count`` axial slices of a case (all, if it has fewer), spread evenly over those that show the most organs."""
+    values, labels = axial(case.ct), axial(case.labels)
+    _, height, width = values.shape
+    square = Square(height, width, size)
+    chosen = _fullest_slices(labels, count)
+    x = hu.to_unit(square.of_values(torch.from_numpy(values[chosen]).float(), fill=hu.low))
+    y = square.of_labels(torch.from_numpy(labels[chosen]), len(anatomy.organs))
+    return [
+        TrainingSlice(case.case_id, a[None, None], gray_map(b, anatomy)[None, None], b)
+        for a, b in zip(x, y, strict=True)
+    ]
+
+
+def _fullest_slices(labels: np.ndarray, count: int) -> list[int]:
+    """Indices of at most ``count`` slices of labels [K, H, W]: evenly spread over those with the most organs in them.
+
+    If these are fewer than ``count``, slices with fewer organs are taken in as well.
+    """
+    count = min(count, len(labels))
+    organs = np.array([len(np.unique(one)) for one in labels])
+    least = np.sort(organs)[-count]
+    candidates = np.flatnonzero(organs >= least)
+    places = (np.arange(count) + 0.5) * len(candidates) / count
+    return candidates[places.astype(int)].tolist()

@@ -1,0 +1,272 @@
+"""Volumes on disk: NRRD, NIfTI, MetaImage and DICOM in, int16 HU with its geometry out, and back.
+
+Images are SimpleITK's: index order (i, j, k), physical points in mm, LPS. Arrays from them are (k, j, i). What a file
+says beyond voxels and geometry (a patient's name, private DICOM tags) is dropped as it is read.
+"""
+
+import gzip
+import math
+import os
+import struct
+import sys
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError
+from .files import written_beside
+
+AIR_HU = -1024  # scanners pad the corners with less (-2000, -3024); that is not Hounsfield units
+MAX_VOXELS = 2**30  # 1024 x 1024 x 1024; a header that claims more is damaged, or no CT
+_IMAGE_IO = {
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".nii": "NiftiImageIO",
+    ".nii.gz": "NiftiImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
+_MODALITY, _THICKNESS = "0008|0060", "0018|0050"
+_FORMATS = "NRRD, NIfTI, MetaImage (.mha) or DICOM"
+_STDERR = threading.RLock()  # stderr is the whole process's: one thread at a time turns it away
+_WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
+
+
+def read_ct(path: str | Path) -> sitk.Image:
+    """A CT as a 3-D int16 image in HU, without metadata: from a file, a DICOM file, or a folder with one DICOM series.
+
+    HU below -1024 are padding and become -1024, HU above 32767 become 32767; fractions are rounded. A 2-D image becomes
+    one slice, 1 mm thick. InputError: missing, unreadable, cut short, 4-D, in color, not finite, not in HU, no CT, or a
+    folder with no or several series, or with slices missing.
+    """
+    path = Path(path)
+    return _in_hu(_read_series(path) if path.is_dir() else read_image(path), path)
+
+
+def read_image(path: str | Path) -> sitk.Image:
+    """A 3-D image file as it is, several components a voxel allowed, metadata kept; 2-D gets a third axis of 1 mm."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} doesn't exist or is no file: check the path.")
+    if suffix_of(path) not in _IMAGE_IO:
+        return _read_dicom_file(path)
+    reader = _header(path)
+    _check_size(path, (*reader.GetSize(), reader.GetNumberOfComponents()), reader.GetDimension())
+    _check_whole(path)
+    with _unreadable(path):
+        image = reader.Execute()
+    if image.GetDimension() == 2:
+        metadata = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+        image = sitk.JoinSeries(image)
+        for key, value in metadata.items():
+            image.SetMetaData(key, value)
+    return image
+
+
+def write_volume(image: sitk.Image, path: str | Path) -> None:
+    """Writes the voxels and the geometry, compressed, beside its place, and moves the file in: it is whole or absent.
+
+    Of the metadata only keys that start with "CTStyleGen" are written. InputError: a suffix other than .nrrd, .nii,
+    .nii.gz, .mha; no such folder; no permission, no room on the disk.
+    """
+    path = Path(path)
+    if suffix_of(path) not in _WRITABLE:
+        raise InputError(f"{path} can't be written: its name must end in {', '.join(_WRITABLE)}.")
+    kept = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("CTStyleGen")}
+    image = without_metadata(image)
+    for key, value in kept.items():
+        image.SetMetaData(key, value)
+    with written_beside(path) as beside:
+        try:
+            with _quiet():
+                sitk.WriteImage(image, str(beside), useCompression=suffix_of(path) != ".nii")
+            # Not every writer complains when the disk fills up, so what is there is read back.
+            whole = np.array_equal(sitk.GetArrayFromImage(read_image(beside)), sitk.GetArrayViewFromImage(image))
+        except (RuntimeError, InputError):
+            whole = False
+        if not whole:
+            raise InputError(f"{path} can't be written: look for room on the disk, and for permission.")
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix in lower case; ".nii.gz" is one."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def without_metadata(image: sitk.Image) -> sitk.Image:
+    """A copy of voxels and geometry with an empty metadata dictionary."""
+    several = image.GetNumberOfComponentsPerPixel() > 1
+    copy = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image), isVector=several)
+    copy.CopyInformation(image)
+    return copy
+
+
+def same_grid(one: sitk.Image, other: sitk.Image) -> bool:
+    """Whether voxels lie on voxels: equal sizes, and corners less than a hundredth of a voxel apart."""
+    if one.GetSize() != other.GetSize():
+        return False
+    tolerance_mm = 0.01 * min(one.GetSpacing())
+    corners = product(*((0, size - 1) for size in one.GetSize()))
+    return all(_distance_mm(one, other.TransformIndexToPhysicalPoint(at), at) < tolerance_mm for at in corners)
+
+
+def _distance_mm(image: sitk.Image, point: Sequence[float], index: Sequence[int]) -> float:
+    return math.dist(point, image.TransformIndexToPhysicalPoint(tuple(index)))
+
+
+def _in_hu(image: sitk.Image, path: Path) -> sitk.Image:
+    """The image as int16 HU with nothing but voxels and geometry; InputError if its values can't be HU."""
+    if image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise InputError(f"{path} is in color or has several values a voxel: give a CT with one value in HU a voxel.")
+    values = sitk.GetArrayViewFromImage(image)
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"{path} has voxels that are no number (NaN or infinite): replace them, for example by -1024.")
+    if 0 <= low < high <= 255:
+        raise InputError(f"{path} isn't in Hounsfield units (values {low:g} to {high:g}): is it a picture or labels?")
+    clipped = np.clip(np.rint(values) if values.dtype.kind == "f" else values, AIR_HU, np.iinfo(np.int16).max)
+    ct = sitk.GetImageFromArray(clipped.astype(np.int16))
+    ct.CopyInformation(image)
+    return ct
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    """The one CT series of a DICOM folder, its slices sorted by position."""
+    find = sitk.ImageSeriesReader
+    with _quiet():
+        series = {uid: find.GetGDCMSeriesFileNames(str(folder), uid) for uid in find.GetGDCMSeriesIDs(str(folder))}
+        readers = {uid: _header(Path(files[0])) for uid, files in series.items()}
+    if not series:
+        raise InputError(f"{folder} holds no DICOM series: give an image file, or a folder with one CT series.")
+    series = {uid: files for uid, files in series.items() if _tag(readers[uid], _MODALITY) in ("CT", "")}
+    if not series:
+        raise InputError(f"{folder} holds DICOM but no CT: give a folder with one CT series.")
+    if len(series) > 1:
+        found = "; ".join(f"{uid} of {len(files)} files" for uid, files in series.items())
+        raise InputError(f"{folder} holds {len(series)} DICOM series, so give each a folder of its own: {found}.")
+    return _read_stack(folder, next(iter(series.values())))
+
+
+def _read_stack(folder: Path, files: Sequence[str]) -> sitk.Image:
+    """Slice files, in the order of their positions, as one volume; InputError unless they lie on one regular grid."""
+    if len(files) == 1:
+        return _read_dicom_file(Path(files[0]))
+    with _unreadable(folder):
+        readers = [_header(Path(file)) for file in files]
+    _check_size(folder, (*readers[0].GetSize()[:2], len(files)), 3)
+    with _unreadable(folder):
+        image = sitk.ReadImage(files, imageIO="GDCMImageIO")
+    off_mm = max(_distance_mm(image, reader.GetOrigin(), (0, 0, k)) for k, reader in enumerate(readers))
+    if off_mm > 0.5 * min(image.GetSpacing()):
+        raise InputError(
+            f"The slices in {folder} don't lie on a regular grid ({off_mm:.1f} mm off): slices are missing or doubled, "
+            "or the gantry was tilted; export the whole series, or resample it in 3D Slicer."
+        )
+    return image
+
+
+def _read_dicom_file(path: Path) -> sitk.Image:
+    """One DICOM file; a lone slice is as thick as its header says, where SimpleITK says 1 mm."""
+    reader = _header(path)
+    if _tag(reader, _MODALITY) not in ("CT", ""):
+        raise InputError(f"{path} is {_tag(reader, _MODALITY)}, not CT: give a CT.")
+    _check_size(path, reader.GetSize(), reader.GetDimension())
+    with _unreadable(path):
+        image = reader.Execute()
+    thickness = _tag(reader, _THICKNESS)
+    if image.GetSize()[-1] == 1 and thickness and float(thickness) > 0:
+        image.SetSpacing((*image.GetSpacing()[:2], float(thickness)))
+    return image
+
+
+def _header(path: Path) -> sitk.ImageFileReader:
+    """A reader of that file, with its header read."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_IMAGE_IO.get(suffix_of(path), "GDCMImageIO"))  # named, as guessing tries HDF5, aloud
+    reader.SetFileName(str(path))
+    with _unreadable(path):
+        reader.ReadImageInformation()
+    return reader
+
+
+def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
+    return reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
+
+
+def _check_size(path: Path, size: Sequence[int], dimension: int) -> None:
+    """InputError for 4-D files and for sizes that only a damaged header has, before memory is asked for."""
+    if dimension not in (2, 3):
+        raise InputError(f"{path} has {dimension} dimensions: give a 3-D volume, one point in time.")
+    if not 0 < math.prod(size) <= MAX_VOXELS:
+        shape = " x ".join(map(str, size))
+        raise InputError(f"{path} claims {shape} voxels, more than the {MAX_VOXELS} that a volume may have.")
+
+
+def _check_whole(path: Path) -> None:
+    """InputError if a NIfTI file is shorter than its header says: SimpleITK would fill the rest with zeros."""
+    kind = suffix_of(path)
+    if kind not in (".nii", ".nii.gz"):
+        return
+    with (gzip.open if kind == ".nii.gz" else open)(path, "rb") as file, _unreadable(path):
+        wanted = _nifti_length(file.read(540))
+        there = file.seek(0, os.SEEK_END) if kind == ".nii" else _unzipped_length(path)
+        if there < wanted:
+            raise RuntimeError("cut short")
+
+
+def _unzipped_length(path: Path) -> int:
+    with gzip.open(path, "rb") as file:
+        return sum(len(block) for block in iter(lambda: file.read(2**20), b""))
+
+
+def _nifti_length(header: bytes) -> int:
+    """The length in bytes of an unzipped NIfTI file, from its header (NIfTI-1: 348 bytes, NIfTI-2: 540 bytes)."""
+    order = "<" if struct.unpack("<i", header[:4])[0] in (348, 540) else ">"
+    first = struct.unpack(order + "i", header[:4])[0] == 348
+    dim, bits, offset = (("8h", 40), ("h", 72), ("f", 108)) if first else (("8q", 16), ("h", 14), ("q", 168))
+    count, *sizes = struct.unpack_from(order + dim[0], header, dim[1])
+    voxels = math.prod(sizes[:count])
+    return int(
+        struct.unpack_from(order + offset[0], header, offset[1])[0]
+        + voxels * struct.unpack_from(order + bits[0], header, bits[1])[0] // 8
+    )
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """SimpleITK's many lines as one InputError, and nothing of it on stderr."""
+    try:
+        with _quiet():
+            yield
+    except (RuntimeError, OSError, EOFError, ValueError, MemoryError, struct.error, zlib.error) as error:
+        if "orthonormal" in str(error):
+            raise InputError(
+                f"{path} is sheared (its axes aren't at right angles): resample it, as in 3D Slicer."
+            ) from error
+        raise InputError(f"{path} can't be read as {_FORMATS}: it is cut short, damaged or of another kind.") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps ITK and the C libraries below it from writing on stderr: what goes wrong comes as an exception."""
+    with _STDERR:
+        warned = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        if sys.stderr:  # None in programs without a console
+            sys.stderr.flush()
+        stderr = os.dup(2)
+        try:
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            sitk.ProcessObject.SetGlobalWarningDisplay(warned)

@@ -1,0 +1,43 @@
+"""Files that are whole or absent."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.files import sha256, written_beside
+
+
+def test_a_file_appears_whole_with_a_new_files_mode(tmp_path: Path) -> None:
+    with written_beside(tmp_path / "out.txt") as beside:
+        beside.write_text("new")
+        beside.chmod(0o600)
+        assert not (tmp_path / "out.txt").exists()
+    (tmp_path / "other.txt").touch()
+    assert (tmp_path / "out.txt").read_text() == "new"
+    assert (tmp_path / "out.txt").stat().st_mode == (tmp_path / "other.txt").stat().st_mode
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "out.txt").write_text("old")
+    with pytest.raises(ZeroDivisionError), written_beside(tmp_path / "out.txt") as beside:
+        beside.write_text("half")
+        raise ZeroDivisionError
+    assert (tmp_path / "out.txt").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No room on the disk"), written_beside(tmp_path / "out.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"), written_beside(tmp_path / "absent" / "out.txt"):
+        pass
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_text("abc")  # FIPS 180-2, appendix B.1
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

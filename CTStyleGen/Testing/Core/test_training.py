@@ -1,0 +1,185 @@
+"""Training: what a step draws, which slices are taken, that it learns, stops, resumes and refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from CTStyleGenCore.anatomy import load_anatomy
+from CTStyleGenCore.checkpoint import checkpoint_path
+from CTStyleGenCore.devices import Computing
+from CTStyleGenCore.errors import InputError, Stopped, TrainingFailed
+from CTStyleGenCore.model_file import read_card, read_weights
+from CTStyleGenCore.perceptual import random_weights
+from CTStyleGenCore.presets import Preset, load_preset
+from CTStyleGenCore.slices import HuRange
+from CTStyleGenCore.synthesis import Model, synthesize_volume
+from CTStyleGenCore.trainer import TERMS, Trainer
+from CTStyleGenCore.training import TrainingOptions, train
+from CTStyleGenCore.training_data import TrainingData, load_training_data
+from phantoms import HU, chest, write_cases
+
+PAPER = load_preset("paper")
+THORAX = load_anatomy("thorax")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cases(tmp_path_factory.mktemp("cases"))
+
+
+@pytest.fixture
+def data(cases: Path) -> TrainingData:
+    return load_training_data(cases, ("A",), THORAX, 64, 2, 1, HuRange())
+
+
+def options(cases: Path, folder: Path, **changes: Any) -> TrainingOptions:
+    return TrainingOptions(**({"cases": cases, "styles": ("A",), "output": folder / "m.ctstyle", "size": 64} | changes))
+
+
+def run(options: TrainingOptions, stop_at: int | None = None, preset: Preset = PAPER) -> list[dict]:
+    """Trains with random features and returns the events; asks to stop after ``stop_at`` steps."""
+    events: list[dict] = []
+    steps = 0
+
+    def stopping() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == stop_at
+
+    train(options, preset, random_weights(), events.append, stopping)
+    return events
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+def test_content_and_style_are_of_different_cases(data: TrainingData) -> None:
+    assert {one.case_id for one in data.styles} == {"A"} and {one.case_id for one in data.contents} == {"B", "C"}
+    assert len(data.styles) == 1 and len(data.contents) == 4
+    assert data.contents[0].x.shape == data.contents[0].y.shape == (1, 1, 64, 64)
+
+
+def test_several_styles_never_meet_their_own_case(cases: Path) -> None:
+    data = load_training_data(cases, ("A", "B"), THORAX, 64, 2, 1, HuRange())
+    draws = [data.draw(step, 0, 4) for step in range(60)]
+    assert all(data.contents[d.content].case_id != data.styles[d.style].case_id for d in draws)
+    assert {d.style for d in draws} == {0, 1} and {d.content for d in draws} == set(range(6))
+
+
+def test_an_epoch_visits_every_slice_once_and_draws_repeat(data: TrainingData) -> None:
+    draws = [data.draw(step, 7, 200) for step in range(8)]
+    assert sorted(d.content for d in draws[:4]) == sorted(d.content for d in draws[4:]) == [0, 1, 2, 3]
+    again = data.draw(5, 7, 200)
+    assert again.content == draws[5].content and torch.equal(again.z, draws[5].z)
+    assert not torch.equal(draws[4].z, draws[5].z) and draws[0].z.shape == (1, 200)
+
+
+def test_unknown_style_and_lone_case_are_refused(cases: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no case 'X'"):
+        load_training_data(cases, ("X",), THORAX, 64, 2, 1, HuRange())
+    with pytest.raises(InputError, match="another patient"):
+        load_training_data(write_cases(tmp_path / "one", 1), ("A",), THORAX, 64, 2, 1, HuRange())
+
+
+# --- a step ---------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_gives_gradients_the_presets_proportion(data: TrainingData) -> None:
+    trainer = Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing())
+    norms = trainer.calibrate()
+    weighted = np.array([norms[name] * w for name, w in zip(TERMS, trainer.loss_weights, strict=True)])
+    np.testing.assert_allclose(weighted / weighted[0], PAPER.gradient_ratio, rtol=1e-6)
+    assert trainer.loss_weights[0] == 1
+
+
+def test_the_discriminator_learns_every_second_step(data: TrainingData) -> None:
+    trainer = Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing())
+    assert ["discriminator" in trainer.train_step() for _ in range(4)] == [True, False, True, False]
+
+
+def test_the_generator_step_leaves_discriminator_and_features_alone(data: TrainingData) -> None:
+    trainer = Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing())
+    trainer.train_step()
+    before = [p.clone() for net in (trainer.D, trainer.phi) for p in net.parameters()]
+    trainer.train_step()  # the second: the generator's alone
+    after = [p for net in (trainer.D, trainer.phi) for p in net.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_it_learns_the_organs_grays(cases: Path, tmp_path: Path) -> None:
+    """After 120 steps on phantoms an unseen anatomy has the style's grays: those of case A, 150 HU above the others."""
+    run(options(cases, tmp_path, steps=120), preset=load_preset("quick"))
+    _, labels = chest(slices=1, seed=99)
+    model = Model(tmp_path / "m.ctstyle", "cpu")
+    hu = sitk.GetArrayFromImage(synthesize_volume(model, labels, model.noise_code(0, 0)))
+    organs = sitk.GetArrayFromImage(labels)
+    for organ in (1, 2, 3, 4):
+        assert abs(hu[organs == organ].mean() - (HU[organ] + 150)) < 150
+    assert hu[organs == 0].mean() < -900
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_model_with_its_card_and_no_checkpoint(cases: Path, tmp_path: Path) -> None:
+    events = run(options(cases, tmp_path, epochs=2, slices_per_case=1))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.ctstyle"]
+    card = read_card(tmp_path / "m.ctstyle")
+    assert (card["styles"], card["cases"], card["size"], card["steps"]) == (["A"], ["B", "C"], 64, 4)
+    assert card["features"]["kind"] == "random" and set(card["losses"]["weights"]) == set(TERMS)
+    assert events[0]["event"] == "calibrated" and events[-1]["done"] == events[-1]["total"] == 4
+
+
+def test_resumed_is_bit_for_bit_uninterrupted(cases: Path, tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    run(options(cases, tmp_path / "whole", steps=9))
+    with pytest.raises(Stopped, match="step 5 of 9"):
+        run(options(cases, tmp_path / "parts", steps=9), stop_at=5)
+    assert checkpoint_path(tmp_path / "parts" / "m.ctstyle").exists()
+    run(options(cases, tmp_path / "parts", steps=9, resume=True))
+    whole, parts = (read_weights(tmp_path / name / "m.ctstyle") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_resume_refuses_other_options_and_broken_checkpoints(cases: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint"):
+        run(options(cases, tmp_path, resume=True))
+    with pytest.raises(Stopped):
+        run(options(cases, tmp_path, steps=9), stop_at=2)
+    with pytest.raises(InputError, match="another seed"):
+        run(options(cases, tmp_path, steps=9, resume=True, seed=1))
+    path = checkpoint_path(tmp_path / "m.ctstyle")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="can't be read"):
+        run(options(cases, tmp_path, steps=9, resume=True))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_step: Callable = Trainer.train_step
+
+    def poisoned(self: Trainer) -> dict:
+        if self.step == 2:
+            with torch.no_grad():
+                next(self.G.parameters()).fill_(float("nan"))
+        return real_step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    with pytest.raises(TrainingFailed, match="no number"):
+        run(options(cases, tmp_path, steps=4))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("changes", [{"size": 100}, {"steps": 0}, {"epochs": -1}, {"slices_per_case": 0}])
+def test_impossible_options_are_refused_before_reading(tmp_path: Path, changes: dict) -> None:
+    with pytest.raises(InputError, match="not possible"):
+        run(options(tmp_path / "absent", tmp_path, **changes))
+
+
+def test_the_run_and_its_card_are_json(cases: Path, tmp_path: Path) -> None:
+    assert json.loads(json.dumps(run(options(cases, tmp_path, steps=1))))
