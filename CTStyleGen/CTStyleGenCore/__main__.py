@@ -11,12 +11,15 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, presets
 from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
 from .ranks import joined, launched
 from .reporting import Report, Terminal, json_lines
+
+if TYPE_CHECKING:
+    from .perceptual import FeatureWeights
 
 _DESCRIPTION = "Organ segmentations to CT, in the style of chosen CT scans. For research use only, not for diagnosis."
 
@@ -56,16 +59,11 @@ def _silent(event: dict[str, Any]) -> None:
 
 def _train(options: argparse.Namespace, report: Report) -> None:
     from .devices import Computing, choose_precision
-    from .perceptual import download_weights, load_weights
     from .tensorboard_logs import also_logged
     from .training import TrainingOptions, train
 
     preset = presets.load_preset(options.preset)
-    kind = options.features
-    weights_file = options.feature_weights
-    if options.download and weights_file is None and kind != "random":
-        weights_file = download_weights(kind)
-    weights = load_weights(kind, weights_file)
+    weights = _feature_weights(options, report)
     device = _device(options.device)
     train_options = TrainingOptions(
         cases=options.cases,
@@ -87,6 +85,24 @@ def _train(options: argparse.Namespace, report: Report) -> None:
             report = also_logged(report, options.tensorboard)
         model = train(train_options, preset, weights, report, _stop_signal(), ranks)
     report({"event": "done", "outputs": [str(model)], "message": f"Wrote {model}."})
+
+
+def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWeights":
+    """The network that measures style and content. "auto" says what it chose where that isn't VGG-19."""
+    from .perceptual import download_weights, load_weights, published_path
+
+    kind, file = options.features, options.feature_weights
+    if kind == "auto":
+        kind = "vgg19" if file or options.download or published_path("vgg19").is_file() else "random"
+        if kind == "random":
+            message = (
+                "No VGG-19 weights on this machine: style and content are measured with fixed random filters "
+                "(--features random). For ImageNet features give --feature-weights FILE, or --download."
+            )
+            report({"event": "notice", "message": message})
+    if options.download and file is None and kind != "random":
+        file = download_weights(kind)
+    return load_weights(kind, file)
 
 
 def _synthesize(options: argparse.Namespace, report: Report) -> None:
@@ -192,9 +208,10 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     add("--slices-per-case", type=int, metavar="K", help="slices to learn from of each case (default: the preset's)")
     add(
         "--features",
-        choices=("vgg19", "vgg16", "random"),
-        default="vgg19",
-        help="the network that measures style and content; random: fixed random filters (default: %(default)s)",
+        choices=("auto", "vgg19", "vgg16", "random"),
+        default="auto",
+        help="the network that measures style and content; random: fixed random filters; auto: vgg19 where its weights "
+        "are given, asked for or on this machine, else random, and says so (default: %(default)s)",
     )
     add("--feature-weights", type=Path, metavar="FILE", help=".safetensors or .pth with the VGG's ImageNet weights")
     add(

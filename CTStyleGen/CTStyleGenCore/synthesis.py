@@ -71,9 +71,7 @@ def synthesize_volume(
     count, height, width = values.shape
     square = Square(height, width, model.G.size)
     result = np.empty(values.shape, np.int16)
-    # On the CPU a batch is no faster than its slices, and oneDNN's last bits depend on how many they are.
-    batch = 1 if model.device == "cpu" else max(1, _BATCH_PIXELS // model.G.size**2)
-    done = 0
+    done, batch = 0, _slices_together(model)
     while done < count:
         part = slice(done, min(done + batch, count))
         try:
@@ -87,6 +85,11 @@ def synthesize_volume(
         done = part.stop
         progress(part.stop - part.start)
     return from_axial(result, labels)
+
+
+def _slices_together(model: Model) -> int:
+    """How many slices make a batch: one on the CPU, where more are no faster and change the last bits of each other."""
+    return 1 if model.device == "cpu" else max(1, _BATCH_PIXELS // model.G.size**2)
 
 
 def _with_less_memory(model: Model, batch: int) -> int:

@@ -104,6 +104,39 @@ def test_samples_differ_and_seeds_repeat(model: Path, cases: Path, tmp_path: Pat
     assert not np.array_equal(read["one-1.nrrd"], read["one-2.nrrd"])
 
 
+def test_without_vgg_weights_it_says_that_it_uses_random_filters(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    arguments = train_arguments(cases, tmp_path / "m.ctstyle", "--steps", 1, "--features", "auto")
+    ran = command(*arguments)
+    assert ran.returncode == 0 and "No VGG-19 weights on this machine" in ran.stderr
+    assert read_card(tmp_path / "m.ctstyle")["features"]["kind"] == "random"
+    assert "--feature-weights FILE" in refused(command(*arguments, "--features", "vgg19"))
+
+
+def test_real_ct_at_512(shared: Path, tmp_path: Path) -> None:
+    """The same way on real cases, where they are: two steps at 512 x 512, then another case's segmentation."""
+    for name in ("TCGA-17-Z039", "TCGA-17-Z011", "TCGA-17-Z013"):
+        (tmp_path / "cases").mkdir(exist_ok=True)
+        (tmp_path / "cases" / name).symlink_to(shared / "cases" / name)
+    model, out, case = tmp_path / "m.ctstyle", tmp_path / "out.nrrd", shared / "cases" / "LIDC-IDRI-0002"
+    ran = command(
+        *("train", "--cases", tmp_path / "cases", "--style", "TCGA-17-Z039", "--preset", "paper", "--size", 512),
+        *("--steps", 2, "--features", "random", "--device", "cpu", "--output", model),
+    )
+    assert ran.returncode == 0, ran.stderr
+    ran = command(
+        *("synthesize", "--model", model, "--segmentation", case / "segmentation.seg.nrrd"),
+        *("--reference", case / "ct.nrrd", "--device", "cpu", "--output", out),
+    )
+    assert ran.returncode == 0, ran.stderr
+    result, reference = sitk.ReadImage(str(out)), sitk.ReadImage(str(case / "ct.nrrd"))
+    assert result.GetPixelID() == sitk.sitkInt16 and result.GetSize() == reference.GetSize()
+    for get in ("GetOrigin", "GetSpacing", "GetDirection"):
+        np.testing.assert_allclose(getattr(result, get)(), getattr(reference, get)(), atol=1e-6)
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
