@@ -38,18 +38,19 @@ class OrganPixels:
     area: Tensor  # areas as float32, [organs, 1, 1], where the features are
 
     def gather(self, features: Tensor) -> tuple[Tensor, ...]:
-        """features [N, H, W] -> per organ [area, N]: a row per pixel."""
+        """features [N, H, W] -> per organ [area, N], float32 or better: a row per pixel."""
         rows = features.permute(1, 2, 0).flatten(0, 1)  # [M, N], a view when channels come last in memory
         return _Gather.apply(rows, self)
 
 
 class _Gather(torch.autograd.Function):
-    """Rows by organ. Backwards it gathers too, which is quicker than adding row by row, and as exact every time."""
+    """Rows by organ, float32 or better. Backwards it gathers too: quicker than to add row by row, and reproducible."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, organs: OrganPixels) -> tuple[Tensor, ...]:
-        ctx.organs = organs
-        return rows.index_select(0, organs.index).split(organs.areas)
+        ctx.organs, ctx.dtype = organs, rows.dtype
+        exact = torch.promote_types(rows.dtype, torch.float32)
+        return rows.index_select(0, organs.index).to(exact).split(organs.areas)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -58,7 +59,7 @@ class _Gather(torch.autograd.Function):
         result = by_place.index_select(0, organs.place)
         if len(organs.again):
             result.index_add_(0, organs.index[organs.again], by_place[organs.again])
-        return result, None
+        return result.to(ctx.dtype), None
 
 
 def organ_pixels(labels: Tensor, organs: int, height: int, width: int) -> OrganPixels:
@@ -135,9 +136,8 @@ class OrganGrams:
 
 
 def organ_grams(features: Tensor, organs: OrganPixels) -> OrganGrams:
-    """The Gram matrix (3) of each organ's own pixels, in float32 or better, for features [N, H, W]."""
-    exact = torch.promote_types(features.dtype, torch.float32)
-    grams = torch.stack([gram(rows.to(exact).mT) for rows in organs.gather(features)])
+    """The Gram matrix (3) of each organ's own pixels, for features [N, H, W]."""
+    grams = torch.stack([gram(rows.mT) for rows in organs.gather(features)])
     return OrganGrams(grams, organs.area, organs.pixels)
 
 

@@ -75,7 +75,8 @@ class Trainer:
         self.G = placed(
             make_generator(preset.generator, size, anatomy, preset.noise_size), self.device, channels_last=False
         )
-        self.G_average = copy.deepcopy(self.G).requires_grad_(False)  # what becomes the model
+        # What becomes the model.
+        self.G_average = copy.deepcopy(self.G).requires_grad_(False) if preset.average_steps > 1 else self.G
         self.D = placed(Discriminator(size), self.device, channels_last=False)
         phi = Features(weights, {*preset.style_layers, *preset.content_layers})
         self.phi = placed(phi.to(getattr(torch, computing.precision)), self.device)
@@ -90,13 +91,9 @@ class Trainer:
 
     def parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
         """All that training changes, by name."""
-        return {
-            "G": self.G,
-            "G_average": self.G_average,
-            "D": self.D,
-            "optimizer_G": self.optimizer_G,
-            "optimizer_D": self.optimizer_D,
-        }
+        average = {} if self.G_average is self.G else {"G_average": self.G_average}
+        optimizers = {"optimizer_G": self.optimizer_G, "optimizer_D": self.optimizer_D}
+        return {"G": self.G, "D": self.D, **average, **optimizers}
 
     @property
     def global_batch(self) -> int:
@@ -119,7 +116,8 @@ class Trainer:
         losses |= {name: term.detach() for name, term in zip(TERMS, terms, strict=True)}
         self._add_up(self._learning, losses)
         self.optimizer_G.step()
-        self._update_average()
+        if self.G_average is not self.G:
+            self._update_average()
         self.step += 1
         return losses
 

@@ -146,6 +146,16 @@ def test_gradients_of_perceptual_losses(maps: tuple[Tensor, ...], norm: losses.G
     assert torch.autograd.gradcheck(loss, (r.requires_grad_(),))
 
 
+def test_gradients_of_pixels_that_two_organs_share_or_none_owns() -> None:
+    labels = torch.tensor([[0, 1, 2, 2], [0, 1, 2, 2], [3, 1, 0, 0], [0, 2, 0, 0]])
+    own = losses.organ_pixels(labels, ORGANS, 2, 2)
+    assert len(own.again) == 1 and (own.place == len(own.index)).sum() == 1  # half 0, half 1; four organs
+    features, target = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    features.requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: losses.organ_grams(f, own).grams, (features,))
+    assert torch.autograd.gradcheck(lambda f: losses.masked_content_loss(f, target, own), (features,))
+
+
 def test_gradients_of_the_game() -> None:
     logits = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: losses.discriminator_loss(v[0], v[1]), (logits,))

@@ -1,23 +1,26 @@
 """Training: what a step draws, which slices are taken, that it learns, stops, resumes and refuses."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plain
 import pytest
 import SimpleITK as sitk
 import torch
 from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.checkpoint import checkpoint_path
-from CTStyleGenCore.devices import Computing
+from CTStyleGenCore.devices import Computing, choose_precision
 from CTStyleGenCore.errors import InputError, Stopped, TrainingFailed
 from CTStyleGenCore.model_file import read_card, read_weights
 from CTStyleGenCore.perceptual import random_weights
 from CTStyleGenCore.presets import Preset, load_preset
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.synthesis import Model, synthesize_volume
+from CTStyleGenCore.tensorboard_logs import also_logged
 from CTStyleGenCore.trainer import TERMS, Trainer
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.training_data import TrainingData, load_training_data
@@ -111,6 +114,51 @@ def test_the_generator_step_leaves_discriminator_and_features_alone(data: Traini
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_a_step_is_the_plain_implementations(data: TrainingData) -> None:
+    """Losses to 1e-5 in float32; gradients to 2 %: rounding decides on which side of a ReLU's corner flat areas are."""
+    ours, its = (Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing()) for _ in range(2))
+    ours.calibrate()
+    its.calibrate()
+    losses = ours.train_step()
+    expected, gradients = plain.step(its, random_weights())
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(expected[name].item(), rel=1e-5), name
+    for parameter, gradient in zip(ours.G.parameters(), gradients, strict=True):
+        assert (parameter.grad - gradient).norm() <= 0.02 * gradient.norm()
+
+
+def test_a_batch_is_the_sum_of_its_slices(data: TrainingData) -> None:
+    """Gradients of a step over two slices are those of the two slices added up; losses are told as means."""
+    batch = Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing(), batch=2)
+    losses, gradients, told = batch.train_step(), [], []
+    for n in range(2):
+        one = Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing())
+        one._draws = lambda n=n: [data.draw(n, 0, PAPER.noise_size)]  # type: ignore[method-assign]
+        told.append(one.train_step())
+        gradients.append([p.grad for p in one.D.parameters()])
+    for name in ("discriminator", "style", "content", "total_variation"):  # D, and so its verdict, has learned more
+        assert losses[name].item() == pytest.approx((told[0][name] + told[1][name]).item() / 2, rel=1e-4), name
+    for parameter, a, b in zip(batch.D.parameters(), *gradients, strict=True):
+        assert (parameter.grad - (a + b)).norm() <= 1e-4 * parameter.grad.norm()
+
+
+def test_bfloat16_passes_give_nearly_the_same_step(data: TrainingData) -> None:
+    """Slow where the hardware has no such instructions, but the same code path."""
+    exact = Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing()).train_step()
+    rough = Trainer(PAPER, THORAX, random_weights(), data, 64, 0, Computing("cpu", "bfloat16")).train_step()
+    for name, loss in exact.items():
+        assert rough[name].dtype == torch.float32 and rough[name] != loss
+        assert rough[name].item() == pytest.approx(loss.item(), rel=0.1), name
+
+
+def test_precisions_are_chosen_by_name() -> None:
+    assert choose_precision("float32", "cpu") == "float32" and choose_precision("bfloat16", "cpu") == "bfloat16"
+    assert choose_precision("auto", "cpu") in ("float32", "bfloat16")
+    with pytest.raises(InputError, match="no precision 'half'"):
+        choose_precision("half", "cpu")
+
+
 def test_it_learns_the_organs_grays(cases: Path, tmp_path: Path) -> None:
     """After 120 steps on phantoms an unseen anatomy has the style's grays: those of case A, 150 HU above the others."""
     run(options(cases, tmp_path, steps=120), preset=load_preset("quick"))
@@ -133,6 +181,32 @@ def test_a_run_leaves_a_model_with_its_card_and_no_checkpoint(cases: Path, tmp_p
     assert (card["styles"], card["cases"], card["size"], card["steps"]) == (["A"], ["B", "C"], 64, 4)
     assert card["features"]["kind"] == "random" and set(card["losses"]["weights"]) == set(TERMS)
     assert events[0]["event"] == "calibrated" and events[-1]["done"] == events[-1]["total"] == 4
+
+
+def test_a_preview_shows_map_synthetic_and_real(cases: Path, tmp_path: Path) -> None:
+    events = run(options(cases, tmp_path, steps=3, checkpoint_seconds=0.0, preview=tmp_path / "preview.png"))
+    assert [e["event"] for e in events if e["event"] != "progress"] == ["calibrated", *["checkpoint", "preview"] * 2]
+    image = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "preview.png")))
+    assert image.shape == (64, 3 * 64) and set(np.unique(image[:, :64])) == {0, 50, 100, 150, 200, 230}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.ctstyle", "preview.png"]
+
+
+def test_losses_go_to_tensorboard(cases: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events: list[dict] = []
+    report = also_logged(events.append, tmp_path / "logs")
+    train(options(cases, tmp_path, steps=2), PAPER, random_weights(), report, lambda: False)
+    logs = accumulator.EventAccumulator(str(tmp_path / "logs"))
+    logs.Reload()
+    last = logs.Scalars("losses/style")[-1]
+    assert last.step == 2 and last.value == pytest.approx(events[-1]["losses"]["style"])
+
+
+def test_a_missing_tensorboard_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        also_logged(print, tmp_path)
 
 
 def test_resumed_is_bit_for_bit_uninterrupted(cases: Path, tmp_path: Path) -> None:
@@ -175,7 +249,10 @@ def test_a_loss_that_is_no_number_ends_the_run(cases: Path, tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("changes", [{"size": 100}, {"steps": 0}, {"epochs": -1}, {"slices_per_case": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": 100}, {"steps": 0}, {"epochs": -1}, {"slices_per_case": 0}, {"batch": 0}, {"checkpoint_seconds": -1.0}],
+)
 def test_impossible_options_are_refused_before_reading(tmp_path: Path, changes: dict) -> None:
     with pytest.raises(InputError, match="not possible"):
         run(options(tmp_path / "absent", tmp_path, **changes))
