@@ -17,9 +17,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.cases import read_case
 from CTStyleGenCore.devices import Computing
-from CTStyleGenCore.perceptual import load_weights
+from CTStyleGenCore.losses import GramNorm, OrganGrams, masked_style_loss, organ_grams, organ_pixels
+from CTStyleGenCore.perceptual import Features, load_weights
 from CTStyleGenCore.presets import load_preset
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.synthesis import Model
@@ -41,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Trains (unless --model is given), measures, draws."""
     options = _parser().parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
+    if options.style_losses:
+        print(style_losses(options))
+        return
     model = options.model or _trained(options)
     measured = measure(Model(model, "cpu"), options.data / "cases", options.output)
     (options.output / "numbers.json").write_text(json.dumps(measured, indent=2) + "\n")
@@ -58,6 +63,8 @@ def _trained(options: argparse.Namespace) -> Path:
     preset = load_preset("paper")
     if options.gram_norm:
         preset = replace(preset, gram_norm=options.gram_norm)
+    if options.gradient_ratio:
+        preset = replace(preset, gradient_ratio=tuple(options.gradient_ratio))
     model = options.output / "paper.ctstyle"
     settings = TrainingOptions(
         cases, (_STYLE,), model, options.size, steps=options.steps, resume=options.resume, computing=Computing()
@@ -102,6 +109,45 @@ def measure(model: Model, cases: Path, output: Path) -> dict:
         for name, one, codes in zip(_SHOWN, contents, results, strict=True)
     }
     return measured
+
+
+def style_losses(options: argparse.Namespace) -> str:
+    """Equation (6) over the style layers, for content A as it is and with its organs' HU matched to the style's."""
+    preset = load_preset("paper")
+    anatomy, hu = load_anatomy(preset.anatomy), HuRange()
+    style, content = (
+        training_slices(read_case(options.data / "cases" / name, anatomy), anatomy, options.size, 1, hu)[0]
+        for name in (_STYLE, _SHOWN[0])
+    )
+    phi = Features(load_weights(options.features, options.weights), preset.style_layers)
+
+    def grams(x: torch.Tensor, labels: torch.Tensor) -> list[OrganGrams]:
+        with torch.no_grad():
+            maps = phi(x).values()
+            return [organ_grams(m[0], organ_pixels(labels, len(anatomy.organs), *m.shape[-2:])) for m in maps]
+
+    look, images = grams(style.x, style.labels), {"as it is": content.x, "HU matched": _matched(content, style)}
+    lines = [f"style loss of {_SHOWN[0]} in the style of {_STYLE}: {', '.join(images)}"]
+    norms: tuple[GramNorm, ...] = ("paper", "matched", "area")
+    for norm in norms:
+        sums = (
+            sum(float(masked_style_loss(r, s, norm)) for r, s in zip(grams(x, content.labels), look, strict=True))
+            for x in images.values()
+        )
+        lines.append(f"{norm:8s}" + "  ".join(f"{total:.3g}" for total in sums))
+    return "\n".join(lines)
+
+
+def _matched(content: TrainingSlice, style: TrainingSlice) -> torch.Tensor:
+    """The content's x with each organ's values replaced, rank by rank, by the style's."""
+    x = content.x.clone()
+    for organ in content.labels.unique():
+        look = style.x[0, 0][style.labels == organ].sort().values
+        inside = content.labels == organ
+        if len(look):
+            ranks = x[0, 0][inside].argsort().argsort()
+            x[0, 0][inside] = look[ranks * len(look) // len(ranks)]
+    return x
 
 
 def _slice(model: Model, case: Path) -> TrainingSlice:
@@ -171,8 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, help="default: the preset's 100 epochs")
     parser.add_argument("--gram-norm", choices=("paper", "area", "matched"), help="instead of the preset's")
+    parser.add_argument("--gradient-ratio", type=float, nargs=4, metavar="R", help="instead of the preset's")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     parser.add_argument("--model", type=Path, help="draw and measure this model instead of training one")
+    parser.add_argument(
+        "--style-losses", action="store_true", help="no training: equation (6) by normalization, printed"
+    )
     parser.add_argument("--output", type=Path, default=Path("figure"))
     return parser
 
