@@ -13,7 +13,17 @@ from .anatomy import Anatomy, SegmentReport
 from .errors import InputError
 from .volumes import read_ct, read_image, same_grid, suffix_of, write_volume
 
-__all__ = ["Case", "read_case", "read_cases", "read_ct", "read_labels", "write_volume"]
+__all__ = [
+    "Case",
+    "CaseFiles",
+    "SourceLabel",
+    "find_cases",
+    "read_case",
+    "read_cases",
+    "read_ct",
+    "read_labels",
+    "write_volume",
+]
 
 _CT_NAME = re.compile(r"ct\.(nrrd|nhdr|nii|nii\.gz|mha|mhd|dcm)", re.IGNORECASE)
 _LABELS_NAME = re.compile(r"(segmentation\.seg|labels)\.(nrrd|nii|nii\.gz|mha)", re.IGNORECASE)
@@ -39,23 +49,83 @@ class _Segment:
     code: str | None = None  # SNOMED CT
 
 
-def read_cases(folder: str | Path, anatomy: Anatomy) -> list[Case]:
-    """All cases in a folder, sorted by id: one folder a case, or an nnU-Net raw data set.
+@dataclass(frozen=True)
+class SourceLabel:
+    """A segment as the user's own file has it: its value there, its name, its SNOMED CT code, and its organ's name."""
 
-    Of an nnU-Net data set channel 0000 of imagesTr and labelsTr are read, and its labels are placed by their names.
-    InputError as `read_case`, and where there are no cases.
+    value: int
+    name: str
+    code: str | None
+    organ: str
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where a case is on disk."""
+
+    case_id: str
+    ct: Path  # a file, or a folder with one DICOM series
+    labels: Path
+    named: tuple[_Segment, ...] | None = None  # the labels that an nnU-Net dataset.json names
+
+    def read(self, anatomy: Anatomy) -> Case:
+        """The case. InputError: what `read_ct` and `read_labels` raise, and values that a dataset.json doesn't name."""
+        ct = read_ct(self.ct)
+        image, segments = self._segmentation(anatomy)
+        return Case(self.case_id, ct, *_paint(self.labels, image, segments, anatomy, ct))
+
+    def read_source(self, anatomy: Anatomy, reference: sitk.Image) -> tuple[sitk.Image, tuple[SourceLabel, ...]]:
+        """The segmentation in its own values, uint16 in the reference's geometry, and the segments that these are.
+
+        Of the segments that the table knows; where they overlap, the one of the organ later in the table wins.
+        InputError: as `read`, and a segmentation that has the same value for several segments, in different layers.
+        """
+        image, segments = self._segmentation(anatomy)
+        placed = [(organ, segment) for segment in segments if (organ := anatomy.place(segment.name, segment.code))]
+        if len({segment.value for _, segment in placed}) < len(placed):
+            raise InputError(
+                f"{self.labels} gives one value to several segments, in different layers: save it with values of their "
+                "own, or take organ labels."
+            )
+        placed.sort(key=lambda pair: pair[0].label)
+        table = tuple(SourceLabel(segment.value, segment.name, segment.code, organ.name) for organ, segment in placed)
+        known = [segment for _, segment in placed]
+        painted, _ = _painted(_layers(self.labels, image), known, range(1, len(known) + 1))
+        values = np.array([0, *(label.value for label in table)], np.uint16)[painted]
+        source = sitk.GetImageFromArray(values)
+        source.CopyInformation(image)
+        return _onto(self.labels, source, reference), table
+
+    def _segmentation(self, anatomy: Anatomy) -> tuple[sitk.Image, Sequence[_Segment]]:
+        image = read_image(self.labels)
+        if self.named is not None:
+            _check_values(self.labels, _one_layer(self.labels, image), self.named)
+            return image, self.named
+        return image, _segments(self.labels, image, anatomy)
+
+
+def find_cases(folder: str | Path) -> list[CaseFiles]:
+    """The cases in a folder, sorted by id: one folder a case, or an nnU-Net raw data set. None of them is read.
+
+    Of an nnU-Net data set channel 0000 of imagesTr and labelsTr are taken, and its labels are placed by their names.
+    InputError: no cases; a case without CT or segmentation, or with more than one.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"The folder of cases {folder} doesn't exist: check the path.")
     if (folder / "dataset.json").is_file():
-        return list(_read_nnunet(folder, anatomy))
+        return list(_find_nnunet(folder))
     if any(_CT_NAME.fullmatch(file.name) for file in folder.iterdir()):
         raise InputError(f"{folder} is a case itself: give the folder that it is in.")
     cases = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if not cases:
         raise InputError(f"{folder} holds no cases: it needs one folder a case, or an nnU-Net dataset.json.")
-    return [read_case(case, anatomy) for case in cases]
+    return [_find_case(case) for case in cases]
+
+
+def read_cases(folder: str | Path, anatomy: Anatomy) -> list[Case]:
+    """All cases in a folder, as `find_cases` finds them. InputError as there, and as `CaseFiles.read`."""
+    return [files.read(anatomy) for files in find_cases(folder)]
 
 
 def read_case(folder: str | Path, anatomy: Anatomy) -> Case:
@@ -63,7 +133,10 @@ def read_case(folder: str | Path, anatomy: Anatomy) -> Case:
 
     InputError: no CT or no segmentation, or more than one; and what `read_ct` and `read_labels` raise.
     """
-    folder = Path(folder)
+    return _find_case(Path(folder)).read(anatomy)
+
+
+def _find_case(folder: Path) -> CaseFiles:
     if not folder.is_dir():
         raise InputError(f"The case {folder} doesn't exist or is no folder: check the path.")
     files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -75,8 +148,7 @@ def read_case(folder: str | Path, anatomy: Anatomy) -> Case:
         raise InputError(f"{folder} has more than one CT ({', '.join(ct.name for ct in cts)}): keep one.")
     if not cts and len(files) == 1:
         raise InputError(f"{folder} has no CT: put ct.nrrd (or .nii.gz) or a DICOM series beside {labels[0].name}.")
-    ct = read_ct(cts[0] if cts else folder)
-    return Case(folder.name, ct, *read_labels(labels[0], anatomy, ct))
+    return CaseFiles(folder.name, cts[0] if cts else folder, labels[0])
 
 
 def read_labels(
@@ -92,8 +164,11 @@ def read_labels(
     """
     path = Path(path)
     image = read_image(path)
-    segments = _slicer_segments(path, image) or _value_segments(path, image, anatomy)
-    return _paint(path, image, segments, anatomy, reference)
+    return _paint(path, image, _segments(path, image, anatomy), anatomy, reference)
+
+
+def _segments(path: Path, image: sitk.Image, anatomy: Anatomy) -> list[_Segment]:
+    return _slicer_segments(path, image) or _value_segments(path, image, anatomy)
 
 
 def _paint(
@@ -107,12 +182,9 @@ def _paint(
             f"The table '{anatomy.name}' knows {anatomy.known()}, but {path} has {names}: rename a segment."
         )
     layers = _layers(path, image)
-    # Organ labels rise in painting order, so the organ that is painted last is the one with the highest label.
-    tables = np.zeros((len(layers), int(layers.max(initial=0)) + 1), np.uint8)  # layer, value in it -> organ label
-    for segment, organ in zip(segments, organs, strict=True):
-        if organ and segment.layer < len(layers) and segment.value < tables.shape[1]:
-            tables[segment.layer, segment.value] = organ.label
-    painted = np.max([table[values] for table, values in zip(tables, layers, strict=True)], axis=0)
+    # Organ labels rise in painting order: table and numbers are one.
+    painted, tables = _painted(layers, segments, [organ.label if organ else 0 for organ in organs])
+    painted = painted.astype(np.uint8)
     counts = [np.bincount(values.ravel()) for values in layers]
     losses = [np.bincount(values[painted > table[values]]) for table, values in zip(tables, layers, strict=True)]
     reports = tuple(
@@ -124,6 +196,17 @@ def _paint(
     labels = sitk.GetImageFromArray(painted)
     labels.CopyInformation(image)
     return _onto(path, labels, reference), reports
+
+
+def _painted(layers: np.ndarray, segments: Sequence[_Segment], numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Each segment's number at its voxels, (k, j, i), uint16, the highest where they overlap; and the (layer, value)
+    table of these numbers.
+    """
+    tables = np.zeros((len(layers), int(layers.max(initial=0)) + 1), np.uint16)
+    for segment, number in zip(segments, numbers, strict=True):
+        if segment.layer < len(layers) and segment.value < tables.shape[1]:
+            tables[segment.layer, segment.value] = number
+    return np.max([table[values] for table, values in zip(tables, layers, strict=True)], axis=0), tables
 
 
 def _count(histograms: Sequence[np.ndarray], segment: _Segment) -> int:
@@ -154,7 +237,7 @@ def _onto(path: Path, labels: sitk.Image, reference: sitk.Image | None) -> sitk.
     if same_grid(labels, reference):
         labels.CopyInformation(reference)
         return labels
-    labels = sitk.Resample(labels, reference, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+    labels = sitk.Resample(labels, reference, sitk.Transform(), sitk.sitkNearestNeighbor, 0, labels.GetPixelID())
     if not _any_labelled(labels):
         raise InputError(
             f"{path} and the CT don't overlap in space: no labelled voxel lies inside the CT; check the pair."
@@ -225,7 +308,7 @@ def _one_layer(path: Path, image: sitk.Image) -> np.ndarray:
     return layers
 
 
-def _read_nnunet(folder: Path, anatomy: Anatomy) -> Iterator[Case]:
+def _find_nnunet(folder: Path) -> Iterator[CaseFiles]:
     """The cases of an nnU-Net raw data set (dataset.json of version 1 or 2, imagesTr, labelsTr)."""
     segments, ending = _read_dataset_json(folder / "dataset.json")
     first_channel = f"_0000{ending}"
@@ -234,11 +317,7 @@ def _read_nnunet(folder: Path, anatomy: Anatomy) -> Iterator[Case]:
         raise InputError(f"{folder} has no training images: imagesTr/*{first_channel} is missing.")
     for path in images:
         case_id = path.name.removesuffix(first_channel)
-        ct = read_ct(path)
-        labels = folder / "labelsTr" / f"{case_id}{ending}"
-        image = read_image(labels)
-        _check_values(labels, _one_layer(labels, image), segments)
-        yield Case(case_id, ct, *_paint(labels, image, segments, anatomy, ct))
+        yield CaseFiles(case_id, path, folder / "labelsTr" / f"{case_id}{ending}", tuple(segments))
 
 
 def _read_dataset_json(path: Path) -> tuple[list[_Segment], str]:

@@ -11,7 +11,16 @@ import SimpleITK as sitk
 import slicerio
 from conftest import LEFT_HANDED, OBLIQUE, Refused, image, noise
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
-from CTStyleGenCore.cases import Case, read_case, read_cases, read_ct, read_labels, write_volume
+from CTStyleGenCore.cases import (
+    Case,
+    SourceLabel,
+    find_cases,
+    read_case,
+    read_cases,
+    read_ct,
+    read_labels,
+    write_volume,
+)
 
 CHEST, PLAIN, OVERLAPPING = map(
     slicerio.get_testdata_file, ("CTChest4.nrrd", "Segmentation.seg.nrrd", "SegmentationOverlapping.seg.nrrd")
@@ -249,6 +258,34 @@ def test_a_folder_of_cases_is_read_in_order(thorax: Anatomy, tmp_path: Path) -> 
     assert [case.case_id for case in cases] == ["a", "b", "c"]
     assert all(case.labels.GetSize() == case.ct.GetSize() for case in cases)
     assert len(cases[2].segments) == 7
+
+
+def test_the_users_own_values_are_kept(thorax: Anatomy, tmp_path: Path) -> None:
+    folder = make_case(tmp_path / "a")
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labels.nrrd")))
+    grays = np.array([organ.gray for organ in thorax.organs], np.uint8)[labels]
+    write_volume(image(grays), folder / "labels.nrrd")
+    (files,) = find_cases(tmp_path)
+    source, table = files.read_source(thorax, read_ct(files.ct))
+    assert np.array_equal(sitk.GetArrayFromImage(source), grays)
+    assert table[:2] == (SourceLabel(50, "body", None, "body"), SourceLabel(100, "lungs", None, "lungs"))
+
+
+def test_a_slicer_segmentation_keeps_its_values_where_segments_of_an_organ_are_several(
+    thorax: Anatomy, tmp_path: Path
+) -> None:
+    folder = make_case(tmp_path / "a")
+    (folder / "labels.nrrd").unlink()
+    shutil.copy(CHEST, folder / "ct.nrrd")
+    shutil.copy(PLAIN, folder / "segmentation.seg.nrrd")
+    (files,) = find_cases(tmp_path)
+    case = files.read(thorax)
+    source, table = files.read_source(thorax, case.ct)
+    values, labels, told = (sitk.GetArrayFromImage(i) for i in (source, case.labels, sitk.ReadImage(PLAIN)))
+    organ_of = {row.value: thorax.organ(row.organ).label for row in table}
+    assert len(organ_of) > len(set(organ_of.values()))  # several segments of one organ
+    assert np.array_equal(np.vectorize(lambda value: organ_of.get(value, 0))(values), labels)
+    assert np.array_equal(values, np.where(np.isin(told, list(organ_of)), told, 0))
 
 
 def test_a_case_may_hold_dicom_beside_its_segmentation(shared: Path, thorax: Anatomy, tmp_path: Path) -> None:
