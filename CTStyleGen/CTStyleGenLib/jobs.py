@@ -34,14 +34,28 @@ class JobCanceled(JobError):
     """The job was canceled before it was done."""
 
 
-def coreCommand() -> list[str]:
-    """The command that runs the Core: PythonSlicer in Slicer, elsewhere the Python that runs this."""
+def corePython() -> str:
+    """The Python that runs the Core: PythonSlicer in Slicer, elsewhere the one that runs this."""
     executable = sys.executable
     if not executable or not Path(executable).stem.lower().startswith("python"):  # the application itself
         executable = shutil.which("PythonSlicer") or ""
     if not executable:
         raise JobError("PythonSlicer isn't there: the Slicer installation is damaged; install it again.")
-    return [executable, "-m", "CTStyleGenCore"]
+    return executable
+
+
+def coreCommand() -> list[str]:
+    """The command that runs the Core."""
+    return [corePython(), "-m", "CTStyleGenCore"]
+
+
+def eventIn(line: str) -> Event | None:
+    """The event that a line of the child's output is, None for any other text."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
 
 
 class Job:
@@ -72,13 +86,13 @@ class Job:
             self._process = subprocess.Popen(
                 [*(command or coreCommand()), *arguments, "--json"],
                 cwd=folder,
-                env=_environment(),
+                env=childEnvironment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                **_ownGroup(),
+                **ownGroup(),
             )
         except OSError as error:
             raise JobError(f"The CTStyleGen process can't be started: {error}.") from error
@@ -93,7 +107,7 @@ class Job:
         """Hands the events that came to onEvent; True when the process has ended and all its events are handed over."""
         if not self._ended and self._process.poll() is not None:
             self._ended = True
-            _killTree(self._process)  # workers that it left behind; they would hold its pipes open, too
+            killTree(self._process.pid)  # workers that it left behind; they would hold its pipes open, too
             for reader in self._readers:
                 reader.join(_END_SECONDS)
         while not self._events.empty():
@@ -117,7 +131,7 @@ class Job:
         """Kills the process and all that it started. Does nothing when it has ended."""
         if self._process.poll() is None:
             self._canceled = True
-            _killTree(self._process)
+            killTree(self._process.pid)
             self._process.wait(_END_SECONDS)
 
     def result(self) -> Event:
@@ -142,11 +156,8 @@ class Job:
     def _readEvents(self, stream: IO[str]) -> None:
         """Reads stdout in a thread: every line that is a JSON object is an event, any other belongs to the log."""
         for line in stream:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if isinstance(event, dict):
+            event = eventIn(line)
+            if event is not None:
                 self._events.put(event)
             else:
                 self._log.append(line.rstrip()[:_LINE_LENGTH])
@@ -158,7 +169,7 @@ class Job:
                 self._log.append(line.strip())
 
 
-def _environment() -> dict[str, str]:
+def childEnvironment() -> dict[str, str]:
     """This process's environment (PythonSlicer needs it), with the Core on the path and UTF-8 without buffers."""
     paths = [str(Path(CTStyleGenCore.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return {
@@ -169,17 +180,17 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _ownGroup() -> dict[str, Any]:
+def ownGroup() -> dict[str, Any]:
     """Popen's arguments for a process that can be killed with all that it starts: PythonSlicer is only a launcher."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
 
 
-def _killTree(process: "subprocess.Popen[str]") -> None:
-    """Kills the process and its descendants; what has ended already is no error."""
+def killTree(processId: int) -> None:
+    """Kills a process that was started with `ownGroup`, and its descendants; what has ended already is no error."""
     if sys.platform == "win32":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(processId)], capture_output=True, check=False)
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses a group of zombies
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(processId, signal.SIGKILL)
