@@ -4,15 +4,16 @@ import sys
 import unittest
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import slicer
-import vtk
 from CTStyleGenLib import synthesis
+from CTStyleGenLib.generate_panel import GeneratePanel
+from CTStyleGenLib.panel import Panel
+from CTStyleGenLib.parameters import CTStyleGenParameterNode
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -41,25 +42,15 @@ class CTStyleGen(ScriptedLoadableModule):
         )
 
 
-@parameterNodeWrapper
-class CTStyleGenParameterNode:
-    """What the user chose; saved with the scene."""
-
-    segmentation: vtkMRMLSegmentationNode
-    referenceVolume: vtkMRMLScalarVolumeNode  # none: the volume that the segmentation was drawn on
-    model: Path
-    seed: Annotated[int, WithinRange(0, 999999)] = 0
-
-
 class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel."""
+    """The module's window: a tab for each panel."""
+
+    logic: Any = None
+    panels: Sequence[Panel] = ()
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic: Any = None
-        self._parameterNode: Any = None  # a CTStyleGenParameterNode while the module is open
-        self._parameterNodeGuiTag: Any = None
 
     def setup(self) -> None:
         """Called when the module is opened for the first time."""
@@ -69,22 +60,29 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = CTStyleGenLogic()
+        self.panels = [GeneratePanel(self.logic)]
+        for panel in self.panels:
+            self.ui.panelTabs.addTab(panel.widget, panel.title)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Called when the application closes or the module is reloaded."""
         self.setParameterNode(None)
         self.removeObservers()
+        for panel in self.panels:
+            panel.cleanup()
 
     def enter(self) -> None:
         """Called each time the module is opened."""
-        self.initializeParameterNode()
+        self.setParameterNode(self.logic.getParameterNode())
+        for panel in self.panels:
+            panel.enter()
 
     def exit(self) -> None:
         """Called each time another module is opened."""
+        for panel in self.panels:
+            panel.exit()
         self.setParameterNode(None)
 
     def onReload(self) -> None:
@@ -94,50 +92,18 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.onReload(self)
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        """No panel may hold on to nodes that are about to go."""
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller: Any, event: Any) -> None:
+        """The empty scene gets parameters of its own."""
         if self.parent.isEntered:
-            self.initializeParameterNode()
+            self.setParameterNode(self.logic.getParameterNode())
 
-    def initializeParameterNode(self) -> None:
-        """Connects the panel with the scene's parameter node and selects the scene's first segmentation if none is."""
-        self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.segmentation:
-            segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-            if segmentation:
-                self._parameterNode.segmentation = segmentation
-
-    def setParameterNode(self, parameterNode: "CTStyleGenParameterNode | None") -> None:
-        """Disconnects the panel from its parameter node and connects it with another one, or with none."""
-        if self._parameterNode:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateApplyButton)
-        self._parameterNode = parameterNode
-        if self._parameterNode:
-            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateApplyButton)
-            self.updateApplyButton()
-
-    def updateApplyButton(self, caller: Any = None, event: Any = None) -> None:
-        """Apply works when there is something to apply; its tool tip says what is missing."""
-        if not self._parameterNode.segmentation:
-            missing = _("Choose a segmentation first.")
-        elif not self._parameterNode.model.is_file():
-            missing = _("Choose a model file (.ctstyle) first.")
-        else:
-            missing = ""
-        self.ui.applyButton.enabled = not missing
-        self.ui.applyButton.toolTip = missing or _("Make a synthetic CT volume for the segmentation.")
-
-    def onApplyButton(self) -> None:
-        """Synthesizes with what is chosen, and shows the result in the slice views."""
-        chosen = self._parameterNode
-        with slicer.util.tryWithErrorDisplay(_("No CT was made."), waitCursor=True):
-            volumeNode = self.logic.synthesize(
-                chosen.segmentation, chosen.referenceVolume, model=chosen.model, seed=chosen.seed
-            )
-            slicer.util.setSliceViewerLayers(background=volumeNode)
+    def setParameterNode(self, parameterNode: CTStyleGenParameterNode | None) -> None:
+        """Binds all panels to the parameters of a scene, or to none."""
+        for panel in self.panels:
+            panel.setParameterNode(parameterNode)
 
 
 class CTStyleGenLogic(ScriptedLoadableModuleLogic):

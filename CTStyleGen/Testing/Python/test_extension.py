@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import CTStyleGenTesting  # noqa: F401 - prepares slicer
+import CTStyleGenTesting  # prepares slicer
+from CTStyleGenLib.parameters import CTStyleGenParameterNode
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
+UI_FOLDER = MODULE_FOLDER / "Resources" / "UI"
 LIBRARIES = ("CTStyleGenCore", "CTStyleGenLib")
 IN_SLICER = {"slicer", "qt", "ctk", "vtk", "vtkmodules"}
 IN_CHILD = {"torch", "torchvision", "safetensors"}
@@ -101,7 +103,6 @@ class ShippedFilesTest(unittest.TestCase):
 class ModuleFileTest(unittest.TestCase):
     def setUp(self) -> None:
         self.module = importlib.import_module("CTStyleGen")
-        self.ui = ElementTree.parse(MODULE_FOLDER / "Resources" / "UI" / "CTStyleGen.ui").getroot()
 
     def test_metadata(self) -> None:
         parent = SimpleNamespace(path=str(MODULE_FOLDER / "CTStyleGen.py"))
@@ -111,32 +112,51 @@ class ModuleFileTest(unittest.TestCase):
         self.assertIn("research use only", parent.helpText)
         self.assertIn("Medical (CT) Image Generation with Style", parent.acknowledgementText)
 
-    def test_every_parameter_has_its_widget(self) -> None:
-        bound = [
-            entry.findtext("string") for entry in self.ui.iter("property") if entry.get("name") == "SlicerParameterName"
-        ]
-        self.assertEqual(sorted(bound), sorted(self.module.CTStyleGenParameterNode.__annotations__))
+
+class FormsTest(unittest.TestCase):
+    """The .ui files fit the application's classes, the parameters, and the code."""
+
+    def setUp(self) -> None:
+        self.forms = {path: ElementTree.parse(path).getroot() for path in UI_FOLDER.glob("*.ui")}
+        self.assertTrue(self.forms)
+
+    @unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "the application has the classes themselves")
+    def test_classes_properties_and_connections_exist(self) -> None:
+        from CTStyleGenTesting import uifiles
+
+        for path, form in self.forms.items():
+            with self.subTest(path.name):
+                self.assertEqual(uifiles.problems(form), [])
+
+    def test_every_bound_widget_has_its_parameter(self) -> None:
+        parameters = set(CTStyleGenParameterNode.allParameters)
+        for path, form in self.forms.items():
+            bound = [e.findtext("string") for e in form.iter("property") if e.get("name") == "SlicerParameterName"]
+            with self.subTest(path.name):
+                self.assertLessEqual(set(bound), parameters)
+                self.assertEqual(len(bound), len(set(bound)))
 
     def test_every_node_selector_gets_the_scene(self) -> None:
-        selectors = {w.get("name") for w in self.ui.iter("widget") if w.get("class") == "qMRMLNodeComboBox"}
-        root = self.ui.find("widget").get("name")
-        connected = {
-            connection.findtext("receiver")
-            for connection in self.ui.iter("connection")
-            if connection.findtext("sender") == root and connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
-        }
-        self.assertEqual(connected, selectors)
+        for path, form in self.forms.items():
+            selectors = {w.get("name") for w in form.iter("widget") if w.get("class") == "qMRMLNodeComboBox"}
+            root = form.find("widget").get("name")
+            connected = {
+                connection.findtext("receiver")
+                for connection in form.iter("connection")
+                if connection.findtext("sender") == root
+                and connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
+            }
+            with self.subTest(path.name):
+                self.assertLessEqual(selectors, connected)
 
-    def test_every_widget_in_code_is_in_the_panel(self) -> None:
-        code = (MODULE_FOLDER / "CTStyleGen.py").read_text(encoding="utf-8")
-        used = set(re.findall(r"self\.ui\.(\w+)", code))
-        self.assertLessEqual(used, {widget.get("name") for widget in self.ui.iter("widget")})
-        self.assertTrue(used)
-
-    def test_custom_widget_classes_are_declared(self) -> None:
-        declared = {entry.findtext("class") for entry in self.ui.iter("customwidget")}
-        used = {widget.get("class") for widget in self.ui.iter("widget")}
-        self.assertEqual({name for name in used if not name.startswith("Q")}, declared)
+    def test_every_widget_in_code_is_in_its_form(self) -> None:
+        for code in (MODULE_FOLDER / "CTStyleGenLib").glob("*_panel.py"):
+            text = code.read_text(encoding="utf-8")
+            form = self.forms[UI_FOLDER / re.search(r'"(\w+\.ui)"', text)[1]]
+            with self.subTest(code.name):
+                used = set(re.findall(r"self\.ui\.(\w+)", text))
+                self.assertLessEqual(used, {e.get("name") for e in form.iter()})
+                self.assertTrue(used)
 
 
 if __name__ == "__main__":
