@@ -1,4 +1,4 @@
-"""The commands: ``python -m CTStyleGenCore train | synthesize | info | serve``, also installed as ``ctstylegen``.
+"""The commands of ``python -m CTStyleGenCore``, also installed as ``ctstylegen``: train, synthesize, info, and others.
 
 Exit codes: 0 done; 2 the input is at fault (one line on stderr says what to do); 130 stopped by the user; 1 anything
 else.
@@ -21,6 +21,8 @@ from .reporting import Report, Terminal, json_lines
 if TYPE_CHECKING:
     from .perceptual import FeatureWeights
 
+_JSON_HELP = "report as JSON lines on stdout"
+_DEVICE_HELP = "auto, cpu or cuda (default: %(default)s)"
 _DESCRIPTION = "Organ segmentations to CT, in the style of chosen CT scans. For research use only, not for diagnosis."
 
 
@@ -89,7 +91,8 @@ def _train(options: argparse.Namespace, report: Report) -> None:
 
 def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWeights":
     """The network that measures style and content. "auto" says what it chose where that isn't VGG-19."""
-    from .perceptual import download_weights, load_weights, published_path
+    from .perceptual import load_weights, published_path
+    from .weights import download_weights
 
     kind, file = options.features, options.feature_weights
     if kind == "auto":
@@ -101,7 +104,7 @@ def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWei
             )
             report({"event": "notice", "message": message})
     if options.download and file is None and kind != "random":
-        file = download_weights(kind)
+        file = download_weights(kind, published_path(kind).parent, report)
     return load_weights(kind, file)
 
 
@@ -131,6 +134,38 @@ def _info(options: argparse.Namespace, report: Report) -> None:
     from .model_file import read_card
 
     print(json.dumps(read_card(options.model), indent=2))
+
+
+def _check(options: argparse.Namespace, report: Report) -> None:
+    from .environment import check
+
+    check(report)
+    report({"event": "done"})
+
+
+def _install(options: argparse.Namespace, report: Report) -> None:
+    from .environment import install
+
+    install(options.packages, options.wheels, options.again, report)
+    report({"event": "done", "message": f"Installed {', '.join(options.packages)}."})
+
+
+def _weights(options: argparse.Namespace, report: Report) -> None:
+    from .weights import copy_weights, download_weights
+
+    if options.file:
+        path = copy_weights(options.features, options.file, options.folder)
+    else:
+        path = download_weights(options.features, options.folder, report)
+    report({"event": "done", "outputs": [str(path)], "message": f"Wrote {path}."})
+
+
+def _preview(options: argparse.Namespace, report: Report) -> None:
+    from .preview import write_preview
+    from .synthesis import Model
+
+    write_preview(Model(options.model, _device(options.device)), options.output)
+    report({"event": "done", "outputs": [str(options.output)], "message": f"Wrote {options.output}."})
 
 
 def _serve(options: argparse.Namespace, report: Report) -> None:
@@ -185,8 +220,14 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="print a model's card as JSON")
     info.add_argument("model", type=Path, help="a .ctstyle file")
     info.set_defaults(run=_info)
+    _add_preview(commands.add_parser("preview", help="draw a small picture of what a model makes"))
+    check = commands.add_parser("check", help="say which of the libraries that networks need work here")
+    check.add_argument("--json", action="store_true", help=_JSON_HELP)
+    check.set_defaults(run=_check)
+    _add_install(commands.add_parser("install", help="install libraries that networks need, from wheels if need be"))
+    _add_weights(commands.add_parser("weights", help="fetch or check a VGG's ImageNet weights"))
     serve = commands.add_parser("serve", help="answer requests on stdin with the model kept loaded (docs/worker.md)")
-    serve.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    serve.add_argument("--device", default="auto", help=_DEVICE_HELP)
     serve.set_defaults(run=_serve, json=True)
     return parser
 
@@ -261,12 +302,40 @@ def _add_synthesize(synthesize: argparse.ArgumentParser) -> None:
     synthesize.set_defaults(run=_synthesize)
 
 
+def _add_preview(preview: argparse.ArgumentParser) -> None:
+    preview.add_argument("model", type=Path, help="a .ctstyle file")
+    preview.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
+    preview.add_argument("--device", default="auto", help=_DEVICE_HELP)
+    preview.add_argument("--json", action="store_true", help=_JSON_HELP)
+    preview.set_defaults(run=_preview)
+
+
+def _add_install(install: argparse.ArgumentParser) -> None:
+    add = install.add_argument
+    add("packages", nargs="+", metavar="PACKAGE", help="torch, torchvision, safetensors")
+    add("--wheels", type=Path, metavar="DIR", help="install from the wheels in this folder, without any network")
+    add("--again", action="store_true", help="also what is installed already, such as a half installed library")
+    add("--json", action="store_true", help=_JSON_HELP)
+    install.set_defaults(run=_install)
+
+
+def _add_weights(weights: argparse.ArgumentParser) -> None:
+    add = weights.add_argument
+    add("--features", choices=("vgg19", "vgg16"), default="vgg19", help="which network's (default: %(default)s)")
+    add("--folder", type=Path, required=True, metavar="DIR", help="where to put them")
+    source = weights.add_mutually_exclusive_group(required=True)
+    source.add_argument("--download", action="store_true", help="from pytorch.org")
+    source.add_argument("--file", type=Path, metavar="FILE", help="a copy of this .pth or .safetensors")
+    add("--json", action="store_true", help=_JSON_HELP)
+    weights.set_defaults(run=_weights)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help=_DEVICE_HELP)
     parser.add_argument(
         "--seed", type=int, default=0, help="the same seed gives the same result (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="report as JSON lines on stdout")
+    parser.add_argument("--json", action="store_true", help=_JSON_HELP)
 
 
 if __name__ == "__main__":

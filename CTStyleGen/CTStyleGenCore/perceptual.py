@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .errors import InputError
-from .files import sha256, written_beside
+from .files import sha256
 
 # Weights published by torchvision: file name (its end is the start of the SHA-256) by network.
-_PUBLISHED = {"vgg19": "vgg19-dcbb9e9d.pth", "vgg16": "vgg16-397923af.pth"}
+PUBLISHED = {"vgg19": "vgg19-dcbb9e9d.pth", "vgg16": "vgg16-397923af.pth"}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # How much of their mean random filters lose. CT is mostly flat: with it all, edges and texture would hardly count.
 _FLATNESS = 0.7
@@ -77,7 +77,7 @@ def random_weights(seed: int = 0) -> FeatureWeights:
 
 def published_path(kind: str) -> Path:
     """Where torchvision's own download of the published weights lies on this machine."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / _PUBLISHED[kind]
+    return Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED[kind]
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -127,21 +127,6 @@ def read_weights(kind: str, path: str | Path) -> FeatureWeights:
     except ValueError as error:
         raise InputError(f"{path} has a mean or std in its header that is not three numbers.") from error
     return FeatureWeights(kind, state, mean, std, sha256(path))
-
-
-def download_weights(kind: str) -> Path:
-    """Fetches torchvision's published weights, with a progress bar and its hash checked. Only when the user asked."""
-    path = published_path(kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    url = f"https://download.pytorch.org/models/{path.name}"
-    with written_beside(path) as beside:
-        try:
-            torch.hub.download_url_to_file(url, str(beside), hash_prefix=path.stem.split("-")[1], progress=True)
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"{url} can't be downloaded ({_one_line(error)}): fetch it elsewhere and give --feature-weights FILE."
-            ) from error
-    return path
 
 
 def load_weights(kind: str, path: str | Path | None = None) -> FeatureWeights:

@@ -7,9 +7,10 @@ error. docs/worker.md describes them.
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+if TYPE_CHECKING:  # only people need it
+    from tqdm import tqdm
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -36,8 +37,16 @@ class Terminal:
             print(message, file=sys.stderr)
 
     def _progress(self, event: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
+        if self._bar is not None and self._bar.total != event["total"]:  # the next of several downloads
+            self._bar.close()
+            self._bar = None
         if self._bar is None:
-            self._bar = tqdm(total=event["total"], initial=event["done"], unit=event.get("unit", ""), disable=None)
+            unit = event.get("unit", "")
+            self._bar = tqdm(
+                total=event["total"], initial=event["done"], unit=unit, unit_scale=unit == "B", disable=None
+            )
         if losses := event.get("losses"):
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
         self._bar.update(event["done"] - self._bar.n)
