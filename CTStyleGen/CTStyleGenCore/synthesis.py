@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,11 @@ class Model:
         """The noise code of a sample: standard normal, [1, noise size], the same on every machine."""
         rng = np.random.default_rng([seed, sample])
         return torch.from_numpy(rng.standard_normal((1, self.G.noise_size), dtype=np.float32))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the model's file."""
+        return sha256(self.path)
 
 
 def synthesize_volume(
@@ -145,17 +152,23 @@ def synthesize_samples(
 def write_samples(volumes: dict[int, sitk.Image], paths: Sequence[Path], model: Model, seed: int) -> None:
     """Writes the samples, by number from 0 and each whole or not at all, to their places among ``paths``.
 
-    Header fields say: synthetic, and from what.
-    """
-    digest = sha256(model.path)
+def write_samples(
+    volumes: dict[int, sitk.Image], paths: Sequence[Path], model: Model, seed: int, look: Look | None = None
+) -> None:
+    """Writes the samples, by number from 0 and each whole or not at all, to their places among ``paths``, marked."""
     for sample, volume in volumes.items():
-        provenance = {
-            "Synthetic": "YES",
-            "Model": f"{model.path.name} sha256:{digest}",
-            "Style": ", ".join(model.card["styles"]),
-            "Seed": f"{seed}, sample {sample + 1}",
-            "Version": __version__,
-        }
-        for key, value in provenance.items():
-            volume.SetMetaData(f"CTStyleGen.{key}", value)
+        mark_synthetic(volume, model, seed, sample, look)
         write_volume(volume, paths[sample])
+
+
+def mark_synthetic(volume: sitk.Image, model: Model, seed: int, sample: int, look: Look | None = None) -> None:
+    """Gives a volume the header fields that say that it is synthetic, and from what; samples are numbers from 0."""
+    provenance = {
+        "Synthetic": "YES",
+        "Model": f"{model.path.name} sha256:{model.digest}",
+        "Style": (look or model.look(())).told,
+        "Seed": f"{seed}, sample {sample + 1}",
+        "Version": __version__,
+    }
+    for key, value in provenance.items():
+        volume.SetMetaData(f"CTStyleGen.{key}", value)

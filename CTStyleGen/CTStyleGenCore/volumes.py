@@ -72,8 +72,9 @@ def read_image(path: str | Path) -> sitk.Image:
 def write_volume(image: sitk.Image, path: str | Path) -> None:
     """Writes the voxels and the geometry, compressed, beside its place, and moves the file in: it is whole or absent.
 
-    Of the metadata only keys that start with "CTStyleGen" are written. InputError: a suffix other than .nrrd, .nii,
-    .nii.gz, .mha; no such folder; no permission, no room on the disk.
+    Of the metadata only keys that start with "CTStyleGen" are written; NIfTI, which has one line for a description, says
+    of a synthetic volume that it is one. InputError: a suffix other than .nrrd, .nii, .nii.gz, .mha; no such folder; no
+    permission, no room on the disk.
     """
     path = Path(path)
     if suffix_of(path) not in _WRITABLE:
@@ -82,6 +83,8 @@ def write_volume(image: sitk.Image, path: str | Path) -> None:
     image = without_metadata(image)
     for key, value in kept.items():
         image.SetMetaData(key, value)
+    if kept.get("CTStyleGen.Synthetic") and suffix_of(path) in (".nii", ".nii.gz"):
+        image.SetMetaData("ITK_FileNotes", "SYNTHETIC CTStyleGen")  # the header field "descrip"
     with written_beside(path) as beside:
         try:
             with _quiet():

@@ -28,7 +28,7 @@ from . import __version__
 from .cases import read_labels, write_volume
 from .errors import InputError, Stopped
 from .reporting import Report
-from .synthesis import Model, synthesize_volume
+from .synthesis import Model, mark_synthetic, synthesize_volume
 
 PROTOCOL = 1
 LINE_BYTES = 1 << 20  # a request takes some hundred
@@ -264,8 +264,8 @@ class Worker:
             self._go_on(request)
 
         z = model.noise_code(values["seed"], values["sample"] - 1)
-        volume = synthesize_volume(model, labels, z, progress)
-        volume.SetMetaData("CTStyleGen.Synthetic", "YES")
+        volume = synthesize_volume(model, labels, z, progress, look)
+        mark_synthetic(volume, model, values["seed"], values["sample"] - 1, look)
         write_volume(volume, values["output"])
         self._tell(request, "done", outputs=[values["output"]], seconds=round(time.monotonic() - start, 3))
 

@@ -86,6 +86,8 @@ def test_synthesize_writes_int16_hu_in_the_references_grid(model: Path, tmp_path
     if suffix == ".nrrd":
         assert result.GetMetaData("CTStyleGen.Synthetic") == "YES"
         assert "sha256" in result.GetMetaData("CTStyleGen.Model")
+    else:
+        assert result.GetMetaData("descrip").startswith("SYNTHETIC")
 
 
 def test_samples_differ_and_seeds_repeat(model: Path, cases: Path, tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def test_a_file_of_one_slice_gives_that_slice(child: Child, folder: Path) -> Non
     sitk.WriteImage(one, str(folder / "one.nrrd"))
     alone = made(child, folder, "one", segmentation="one.nrrd")
     assert alone.GetMetaData("CTStyleGen.Synthetic") == "YES"
+    assert "sha256:" in alone.GetMetaData("CTStyleGen.Model")
     within = made(child, folder, "within", slices=[4])
     assert alone.GetOrigin() == pytest.approx(within.GetOrigin())
     np.testing.assert_array_equal(sitk.GetArrayFromImage(alone), sitk.GetArrayFromImage(within))
