@@ -7,13 +7,14 @@ way back undoes this in reverse order and ends on the reference's own voxel grid
 
 from dataclasses import dataclass
 
-import numpy as np
-import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .anatomy import Anatomy
+from .volumes import axial, from_axial
+
+__all__ = ["HuRange", "Square", "axial", "from_axial", "gray_map"]
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,6 @@ class HuRange:
     def to_hu(self, x: Tensor) -> Tensor:
         """[-1, 1] -> HU."""
         return (x + 1) / 2 * (self.high - self.low) + self.low
-
-
-def axial(image: sitk.Image) -> np.ndarray:
-    """The volume's voxels as [slice, row, column], slices axial (the axis nearest to inferior-superior first)."""
-    return sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
-
-
-def from_axial(array: np.ndarray, reference: sitk.Image) -> sitk.Image:
-    """The inverse of ``axial``: an image of ``array``'s voxels in exactly the grid of ``reference``."""
-    turned = sitk.DICOMOrient(reference, "LPS")
-    image = sitk.GetImageFromArray(array)
-    image.CopyInformation(turned)
-    stored = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(reference.GetDirection())
-    image = sitk.DICOMOrient(image, stored)
-    image.CopyInformation(reference)  # equal already, but for rounding
-    return image
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,22 @@ def same_grid(one: sitk.Image, other: sitk.Image) -> bool:
     return all(_distance_mm(one, other.TransformIndexToPhysicalPoint(at), at) < tolerance_mm for at in corners)
 
 
+def axial(image: sitk.Image) -> np.ndarray:
+    """The volume's voxels as [slice, row, column], slices axial (the axis nearest to inferior-superior first)."""
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
+
+
+def from_axial(array: np.ndarray, reference: sitk.Image) -> sitk.Image:
+    """The inverse of ``axial``: an image of ``array``'s voxels, of as many values, in exactly ``reference``'s grid."""
+    turned = sitk.DICOMOrient(reference, "LPS")
+    image = sitk.GetImageFromArray(array, isVector=reference.GetNumberOfComponentsPerPixel() > 1)
+    image.CopyInformation(turned)
+    stored = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(reference.GetDirection())
+    image = sitk.DICOMOrient(image, stored)
+    image.CopyInformation(reference)  # equal already, but for rounding
+    return image
+
+
 def _distance_mm(image: sitk.Image, point: Sequence[float], index: Sequence[int]) -> float:
     return math.dist(point, image.TransformIndexToPhysicalPoint(tuple(index)))
 

@@ -1,0 +1,194 @@
+"""New anatomy from old: segmentations that could be another person's, made by smooth deformations of one person's.
+
+Every way to vary gives a velocity field over the source, scaled until its exponential (`deformation`) moves what it is
+meant to move by the amount asked for; a result that fails the checks (`plausibility`) is drawn again.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from .anatomy import Anatomy
+from .deformation import Grid, exponential, gradient, grid_of, in_mm, moved, smallest_jacobian, smoothed, within
+from .errors import InputError
+from .plausibility import Plausibility, Ranges, measure_ranges
+from .volumes import axial
+
+Way = Literal["mixed", "deform", "organs"]
+WAYS: tuple[Way, ...] = ("mixed", "deform", "organs")
+WIDEN = 0.2  # areas up to 20 % beyond the cases' range, lengths and places up to 10 %
+TRIES = 20  # draws before a variation is refused
+LARGEST_MM = 50.0
+
+_SMOOTH_MM = (60.0, 25.0)  # the widths of random deformations: build, and shape
+_SHARES = (1.0, 0.5)  # how much they move
+_REACH_MM = 18.0  # how far from an organ's surface its neighbors give way
+_ROUNDING_MM = 5.0  # takes the edges out of fields around organs
+_STIFF = 0.15  # how much of its neighbors' motion bone takes part in
+_RIGID = ("bone", "spinal canal")
+_DISTANCE_MM = 2.0  # between the pixels that distances are measured on
+_LEAST_JACOBIAN = 0.1
+
+
+@dataclass(frozen=True)
+class Varied:
+    """A variation of a segmentation, and the deformation that made it."""
+
+    labels: sitk.Image  # uint8 organ labels in exactly the source's grid
+    way: Way  # "mixed" has become the way that was drawn
+    amount_mm: float  # how far things moved: root mean square (see `Variations.draw`)
+    tries: int  # draws, the last of which passed
+    rejected: tuple[str, ...]  # what was wrong with the others
+    smallest_jacobian: float
+    displacement: np.ndarray | None  # mm, at the nodes of `grid`; None: nothing moved
+    grid: Grid
+
+    def warp(self, image: sitk.Image, labels: bool = False) -> sitk.Image:
+        """An image in the source's grid, such as its CT, moved as the labels were; its type and grid stay.
+
+        Linear between voxels, as for HU, or, with ``labels``, from the nearest voxel.
+        """
+        if self.displacement is None:
+            return sitk.Image(image)
+        how = sitk.sitkNearestNeighbor if labels else sitk.sitkLinear
+        return moved(image, self.displacement, self.grid, how)
+
+
+class Variations:
+    """What is known about a segmentation that variations are made of."""
+
+    def __init__(
+        self,
+        labels: sitk.Image,
+        anatomy: Anatomy,
+        others: Sequence[sitk.Image] = (),
+        ranges: Ranges | None = None,
+        widen: float = WIDEN,
+    ) -> None:
+        """``labels``: uint8 organ labels, 3-D, any orientation. ``others``: those of other patients, in any grids.
+
+        ``ranges``: of areas and places of organs over the training cases (`measure_ranges`); unless given, over
+        ``others``. The source's own always count in. ``widen``: the share by which they may be left. Raises InputError
+        for an impossible ``widen`` and for a segmentation without organs.
+        """
+        if not 0 <= widen <= 10:
+            raise InputError(f"Ranges can't be widened by {widen:g}: give a share from 0 to 10, such as {WIDEN}.")
+        self._labels, self._anatomy = labels, anatomy
+        self._axial = axial(labels)
+        if not self._axial.any():
+            raise InputError("The segmentation has no labelled voxel: there is nothing to vary.")
+        self.grid = grid_of(labels)
+        ranges = ranges or measure_ranges(others, anatomy)
+        ranges = ranges.including(measure_ranges([labels], anatomy))
+        self._plausibility = Plausibility(self._axial, self.grid.spacing, anatomy, ranges, widen)
+        self._body = self._share(self._axial > 0) > 0.5
+        rigid = [organ.label for organ in map(anatomy.place, _RIGID) if organ]
+        self._stiff = smoothed(self._share(np.isin(self._axial, rigid)), self.grid, _ROUNDING_MM)
+
+    def draw(self, amount_mm: float, seed: int, number: int, way: Way = "mixed") -> Varied:
+        """Variation ``number`` of a series; the same arguments give the same one.
+
+        ``amount_mm`` is the root mean square of the displacements, in mm: over the body, or for "organs" over the
+        surfaces of the organs drawn. 0 gives the source back. Raises InputError for arguments that are not possible,
+        and when none of `TRIES` draws could be a person's.
+        """
+        if way not in WAYS:
+            raise InputError(f"There is no way {way!r} to vary: choose from {', '.join(WAYS)}.")
+        if not 0 <= amount_mm <= LARGEST_MM:
+            raise InputError(f"Anatomy can't move by {amount_mm:g} mm: give an amount from 0 to {LARGEST_MM:g} mm.")
+        if min(seed, number) < 0:
+            raise InputError("Seeds and numbers of variations are 0 or more.")
+        chosen = self._choose(way, np.random.default_rng([seed, number]))
+        if amount_mm == 0:
+            return Varied(sitk.Image(self._labels), chosen, 0.0, 1, (), 1.0, None, self.grid)
+        rejected: list[str] = []
+        for attempt in range(TRIES):
+            rng = np.random.default_rng([seed, number, attempt])
+            velocity, where = self._deform(rng) if chosen == "deform" else self._vary_organs(rng)
+            u, amount = self._exponential_of_amount(velocity, where, amount_mm)
+            jacobian = smallest_jacobian(u, self.grid)
+            labels = moved(self._labels, u, self.grid, sitk.sitkNearestNeighbor)
+            faults = self._plausibility.faults(axial(labels))
+            if jacobian < _LEAST_JACOBIAN:
+                faults.append("the deformation crushes tissue")
+            if not faults:
+                return Varied(labels, chosen, amount, attempt + 1, tuple(rejected), jacobian, u, self.grid)
+            rejected += faults
+        often = ", ".join(f"{fault} ({count} x)" for fault, count in Counter(rejected).most_common(3))
+        raise InputError(
+            f"No variation by {amount_mm:g} mm could be a person's in {TRIES} draws: {often}; "
+            "ask for a smaller amount, or widen the ranges."
+        )
+
+    def _choose(self, way: Way, rng: np.random.Generator) -> Way:
+        return way if way != "mixed" else ("deform", "organs")[int(rng.integers(2))]
+
+    def _exponential_of_amount(
+        self, velocity: np.ndarray, where: np.ndarray, amount_mm: float
+    ) -> tuple[np.ndarray, float]:
+        """The displacement along a velocity field whose root mean square at the nodes ``where`` is the amount."""
+        factor = amount_mm / _rms(velocity[where])
+        for _ in range(3):
+            u = exponential(factor * velocity, self.grid)
+            factor *= amount_mm / _rms(u[where])
+        u = exponential(factor * velocity, self.grid)
+        return u, _rms(u[where])
+
+    def _deform(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random smooth velocity field without a drift of the body as a whole; it counts in the body."""
+        velocity = np.zeros((*self.grid.shape, 3))
+        for sigma_mm, share in zip(_SMOOTH_MM, _SHARES, strict=True):
+            field = smoothed(rng.standard_normal(velocity.shape), self.grid, sigma_mm)
+            velocity += share * field / _rms(field[self._body])
+        velocity -= velocity[self._body].mean(0)
+        return within(velocity, self.grid), self._body
+
+    def _vary_organs(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One to three organs, grown, shrunk or moved, and their surroundings; it counts at their surfaces."""
+        present = [organ.label for organ in self._anatomy.organs[1:] if np.any(self._axial == organ.label)]
+        sizes = np.array([np.count_nonzero(self._axial == label) for label in present]) ** 0.5
+        count = int(rng.integers(1, min(3, len(present)) + 1))
+        velocity, surfaces = np.zeros((*self.grid.shape, 3)), np.zeros(self.grid.shape, bool)
+        for label in rng.choice(present, count, replace=False, p=sizes / sizes.sum()):
+            field, surface = self._vary_organ(int(label), rng)
+            velocity += field
+            surfaces |= surface
+        return within(velocity, self.grid), surfaces
+
+    def _vary_organ(self, label: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The velocity that grows, shrinks or moves an organ (the body: as a whole), and the nodes at its surface."""
+        organ = self._anatomy.organs[label]
+        distance = self._distance(self._axial > 0 if organ == self._anatomy.place("body") else self._axial == label)
+        surface = np.abs(distance) <= self.grid.step[1:].max()
+        near = np.exp(-((distance / _REACH_MM) ** 2) / 2)
+        if rng.random() < 2 / 3 or organ == self._anatomy.place("body"):
+            outward = gradient(smoothed(distance, self.grid, _ROUNDING_MM), self.grid)
+            field = rng.choice([-1.0, 1.0]) * near[..., None] * outward
+        else:
+            direction = rng.standard_normal(3) * (1, 1, 0.5)
+            inside = np.where(distance < 0, 1.0, near)
+            field = inside[..., None] * direction
+        if organ not in map(self._anatomy.place, _RIGID):
+            field = field * (1 - (1 - _STIFF) * self._stiff)[..., None]
+        field = smoothed(field, self.grid, _ROUNDING_MM)
+        return field / _rms(field[surface]) * rng.uniform(0.5, 1), surface
+
+    def _share(self, mask: np.ndarray) -> np.ndarray:
+        """How much of a mask of the source's voxels there is at each node, 0 to 1."""
+        return self.grid.at_nodes(in_mm(mask.astype(np.float32), self.grid.spacing))
+
+    def _distance(self, mask: np.ndarray) -> np.ndarray:
+        """Each node's distance from the surface of a mask of the source's voxels, in mm; negative inside."""
+        through, row, column = self.grid.spacing
+        rows, columns = max(1, int(_DISTANCE_MM / row)), max(1, int(_DISTANCE_MM / column))
+        coarse = in_mm(mask[:, ::rows, ::columns].astype(np.uint8), (through, row * rows, column * columns))
+        return self.grid.at_nodes(sitk.SignedMaurerDistanceMap(coarse, False, False, True)).astype(float)
+
+
+def _rms(vectors: np.ndarray) -> float:
+    """Root mean square of the lengths of vectors [..., 3]."""
+    return float(np.sqrt((vectors**2).sum(-1).mean()))
