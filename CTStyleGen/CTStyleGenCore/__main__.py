@@ -130,6 +130,29 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
     report({"event": "done", "outputs": [str(p) for p in paths], "message": f"Wrote {', '.join(map(str, paths))}."})
 
 
+def _expand(options: argparse.Namespace, report: Report) -> None:
+    from .expansion import ExpansionOptions, expand
+    from .synthesis import Model
+
+    device = _device(options.device)
+    expand_options = ExpansionOptions(
+        cases=options.cases,
+        per_case=options.per_case,
+        output=options.output,
+        amount_mm=options.amount,
+        seed=options.seed,
+        styles=tuple(options.style),
+        splits=options.splits,
+        labels=options.labels,
+        dicom=options.dicom,
+        resume=options.resume,
+    )
+    model = Model(options.model, device)
+    with joined(device) as ranks:
+        output = expand(expand_options, model, report, _stop_signal(), ranks)
+    report({"event": "done", "outputs": [str(output)], "message": f"Wrote {output}."})
+
+
 def _info(options: argparse.Namespace, report: Report) -> None:
     from .model_file import read_card
 
@@ -217,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="learn a generator from annotated CT"))
     _add_synthesize(commands.add_parser("synthesize", help="make CT volumes from a segmentation"))
+    _add_expand(commands.add_parser("expand", help="make an annotated data set many times the size"))
     info = commands.add_parser("info", help="print a model's card as JSON")
     info.add_argument("model", type=Path, help="a .ctstyle file")
     info.set_defaults(run=_info)
@@ -313,6 +337,38 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
 def _add_install(install: argparse.ArgumentParser) -> None:
     add = install.add_argument
     add("packages", nargs="+", metavar="PACKAGE", help="torch, torchvision, safetensors")
+def _add_expand(expand: argparse.ArgumentParser) -> None:
+    add = expand.add_argument
+    add("--model", type=Path, required=True, metavar="M.ctstyle", help="a trained model")
+    add("--cases", type=Path, required=True, metavar="DIR", help="one folder a case, or an nnU-Net raw data set")
+    add("--per-case", type=int, required=True, metavar="K", help="images to make from each case")
+    add("--output", type=Path, required=True, metavar="DATASET", help="folder to make: an nnU-Net raw data set")
+    add("--amount", type=float, default=6.0, metavar="MM", help="how far anatomy moves at most (default: %(default)s)")
+    add(
+        "--style",
+        action="append",
+        default=[],
+        metavar="[ORGAN=]CASE[:WEIGHT]",
+        help="the look of all images, as of synthesize (default: the model's styles in turn)",
+    )
+    add(
+        "--splits",
+        type=Path,
+        metavar="FILE",
+        help='JSON, {"train": [CASE, ...], "test": [CASE, ...]}: no patient outside of "train" is used',
+    )
+    add(
+        "--labels",
+        default="organs",
+        help="values of the labels: organs, the organ table's, or source, those of the cases' own segmentations "
+        "(default: %(default)s)",
+    )
+    add("--dicom", action="store_true", help="write DICOM as well: CT images, and the labels as DICOM SEG")
+    add("--resume", action="store_true", help="go on with a data set that was stopped")
+    _add_common(expand)
+    expand.set_defaults(run=_expand)
+
+
     add("--wheels", type=Path, metavar="DIR", help="install from the wheels in this folder, without any network")
     add("--again", action="store_true", help="also what is installed already, such as a half installed library")
     add("--json", action="store_true", help=_JSON_HELP)

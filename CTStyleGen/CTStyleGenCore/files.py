@@ -29,6 +29,7 @@ _FRESH_SECONDS = 2.0  # a folder may be younger than its lock
 def written_beside(path: str | Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; moved onto ``path`` when the block ends well, removed when it doesn't.
 
+    A file, or a folder where there is none yet.
     The temporary name keeps ``path``'s suffixes, by which writers choose the format. What a killed process has left in
     the folder is removed as well. Raises InputError when the folder is missing or read-only, or the disk is full.
     """
@@ -48,8 +49,10 @@ def written_beside(path: str | Path) -> Iterator[Path]:
             beside = folder / path.name
             yield beside
             (folder / "new").touch()  # some writers make files private: give the file a new file's mode
-            beside.chmod((folder / "new").stat().st_mode)
-            _flush(beside)
+            for file in beside.rglob("*") if beside.is_dir() else (beside,):
+                if file.is_file():
+                    file.chmod((folder / "new").stat().st_mode)
+                    _flush(file)
             os.replace(beside, path)  # noqa: PTH105 - named for what it does: atomic
     except Exception as error:
         if _error_number(error) in _NO_ROOM:

@@ -1,0 +1,416 @@
+"""Annotated data sets many times the size: new anatomy from each case's, its CT, and both as an nnU-Net raw data set.
+
+The plan: image ``number`` of a case takes the looks in turn, in an order drawn for the case; its anatomy moves by
+between half of the amount and all of it, as a whole or organ by organ; and one seed of its own draws the deformation
+(as ``vary --seed``) and the noise code (as ``synthesize --seed``). All of it depends on the plan's seed, the case's id
+and the number alone, so that a data set can be gone on with, and be made by several processes.
+
+    DATASET/imagesTr/A_001_0000.nii.gz   int16 HU                DATASET/dataset.json      as nnU-Net wants it
+    DATASET/labelsTr/A_001.nii.gz        the labels it shows     DATASET/manifest.csv      where each image comes from
+    DATASET/dicom/A_001/CT, SEG.dcm      on request              DATASET/contact_sheet.png
+    DATASET/plan.json                    what was asked for
+
+Every file is whole or absent; ``manifest.csv`` and ``dataset.json`` come last, when all images are there.
+"""
+
+import csv
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from . import __version__
+from .cases import CaseFiles, SourceLabel, find_cases
+from .dicom_export import require_dicom, write_dicom
+from .errors import InputError, OutOfMemory, Stopped
+from .files import written_beside
+from .plausibility import Ranges, measure_ranges
+from .ranks import Ranks
+from .splits import TRAIN, read_splits
+from .styles import has_style_bank, style_mix
+from .variation import Variations, Way
+from .volumes import voxel_count, write_volume
+
+if TYPE_CHECKING:  # torch is imported where images are made: Slicer's process asks for plans and sizes
+    from .reporting import Report
+    from .synthesis import Model
+
+LABELS = ("organs", "source")
+_ENDING = ".nii.gz"
+_BYTES, _DICOM_BYTES = 1.2, 2.7  # a voxel takes, in HU and labels, compressed; and as DICOM, which is not
+_WAYS: tuple[Way, ...] = ("deform", "organs")
+_SHEET_IMAGES, _TILE = 24, 160  # of the contact sheet; pixels a side
+_SHEET_COLUMNS = 4
+_SHEET_WINDOW = (-1000.0, 500.0)  # HU that are black and white
+_MANIFEST = (
+    *("name", "image", "label", "split", "source_case", "number", "style", "way", "amount_mm", "seed"),
+    *("model", "model_sha256", "version"),
+)
+
+
+@dataclass(frozen=True)
+class ExpansionOptions:
+    """What an expansion is told."""
+
+    cases: Path
+    per_case: int
+    output: Path
+    amount_mm: float
+    seed: int = 0
+    styles: tuple[str, ...] = ()  # one look for all images, as `synthesize --style`; (): the model's styles in turn
+    splits: Path | None = None
+    labels: str = "organs"
+    dicom: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to make, and all that it is made by."""
+
+    name: str
+    case_id: str
+    number: int  # of the case's images, from 1
+    styles: tuple[str, ...]  # as `synthesize --style`
+    way: Way  # to vary
+    amount_mm: float
+    seed: int  # of the deformation and the noise code
+
+
+def plan(
+    case_ids: Sequence[str], per_case: int, amount_mm: float, seed: int, looks: Sequence[tuple[str, ...]]
+) -> list[Item]:
+    """The images to make, case by case. ``looks``: the styles to take in turn, each as `synthesize --style`."""
+    return [_item(case_id, number, amount_mm, seed, looks) for case_id in case_ids for number in range(1, per_case + 1)]
+
+
+def _item(case_id: str, number: int, amount_mm: float, seed: int, looks: Sequence[tuple[str, ...]]) -> Item:
+    case = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8])
+    order = np.random.default_rng([seed, case]).permutation(len(looks))
+    rng = np.random.default_rng([seed, case, number])
+    return Item(
+        f"{case_id}_{number:03d}",
+        case_id,
+        number,
+        looks[order[(number - 1) % len(looks)]],
+        _WAYS[int(rng.integers(len(_WAYS)))],
+        round(float(amount_mm * rng.uniform(0.5, 1)), 3),
+        int(rng.integers(2**31)),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an expansion will come to."""
+
+    cases: int
+    images: int
+    size_bytes: int  # on the disk, roughly
+
+
+def estimate(cases: Path, per_case: int, splits: Path | None = None, dicom: bool = False) -> Estimate:
+    """What an expansion of these cases will come to, from their headers alone. InputError as `expand`."""
+    found = find_cases(cases)
+    chosen = read_splits(splits, [files.case_id for files in found]).chosen(found)
+    voxels = sum(voxel_count(files.ct) for files in chosen)
+    each = _BYTES + (_DICOM_BYTES if dicom else 0)
+    return Estimate(len(chosen), len(chosen) * per_case, round(voxels * per_case * each))
+
+
+def expand(
+    options: ExpansionOptions,
+    model: "Model",
+    report: "Report",
+    stopping: Callable[[], bool],
+    ranks: Ranks | None = None,
+) -> Path:
+    """Makes the data set and returns its folder; the first of several ``ranks`` reports and ends it.
+
+    All input is checked before anything is written. An image whose anatomy can't be varied plausibly is left out, and
+    told. Raises InputError for bad input or a full disk, OutOfMemory, and Stopped, after which ``resume`` goes on.
+    """
+    ranks = ranks or Ranks()
+    job = _Job(options, model)
+    ranks.wait()  # nobody writes before all have checked
+    mine = ranks.share(job.items)
+    ended: Exception | None = None
+    try:
+        job.begin(ranks.first)
+        report({"event": "started", "images": len(job.items), "mine": len(mine), "cases": len(job.contents)})
+        job.make(mine, report, stopping)
+    except (InputError, Stopped, OutOfMemory) as error:
+        ended = error
+    if ranks.any(ended is not None):  # all wait for each other here
+        raise ended or Stopped("Another process ended before its images were made: go on with --resume.")
+    if ranks.first:
+        job.end(report)
+    ranks.wait()
+    return options.output
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A case as images are made from it."""
+
+    variations: Variations
+    source: sitk.Image | None  # its own segment values, where these are wanted
+
+
+class _Job:
+    """An expansion, checked: what it makes, and how it is written."""
+
+    def __init__(self, options: ExpansionOptions, model: "Model") -> None:
+        """Reads and checks all input; writes nothing. Raises InputError."""
+        self.options, self.model, self.anatomy = options, model, model.anatomy
+        _check(options)
+        found = find_cases(options.cases)
+        splits = read_splits(options.splits, [files.case_id for files in found])
+        self.contents = {files.case_id: files for files in splits.chosen(found)}
+        splits.check_unused([*model.card["cases"], *model.card["styles"]], f"The model {model.path.name} has learned")
+        mix = style_mix(model.card, options.styles)
+        splits.check_unused({Path(case).name for shares in mix.values() for case in shares}, "The style takes")
+        looks = _looks(model.card, options.styles)
+        self.looks = {styles: model.look(styles) for styles in looks}
+        self.table, self.ranges = self._read_all()
+        self.items = plan(list(self.contents), options.per_case, options.amount_mm, options.seed, looks)
+        self.told = {
+            "per_case": options.per_case,
+            "amount_mm": options.amount_mm,
+            "seed": options.seed,
+            "looks": [list(styles) for styles in looks],
+            "labels": options.labels,
+            "dicom": options.dicom,
+            "cases": list(self.contents),
+            "model": {"name": model.path.name, "sha256": model.digest},
+            "version": __version__,
+        }
+        self._check_output()
+
+    def _read_all(self) -> tuple[list[SourceLabel], Ranges]:
+        """Reads every case once, so that a bad one is told of now: the labels to write, and the ranges of anatomy."""
+        ranges, tables = Ranges({}), []
+        for files in self.contents.values():
+            case = files.read(self.anatomy)
+            ranges = ranges.including(measure_ranges([case.labels], self.anatomy))
+            if self.options.labels == "source":
+                tables.append((files, files.read_source(self.anatomy, case.ct)[1]))
+        organs = self.anatomy.organs[1:]
+        if self.options.labels == "organs":
+            return [SourceLabel(o.label, o.name, o.codes[0] if o.codes else None, o.name) for o in organs], ranges
+        return _one_table(tables), ranges
+
+    def _check_output(self) -> None:
+        output, resume = self.options.output, self.options.resume
+        if not output.parent.is_dir():
+            raise InputError(f"The folder {output.parent} does not exist: create it or choose another output.")
+        if output.is_file() or (output.is_dir() and not resume and any(output.iterdir())):
+            raise InputError(f"{output} exists already: choose another output, or go on with it by --resume.")
+        if not resume:
+            return
+        try:
+            told = json.loads((output / "plan.json").read_text(encoding="utf-8"))
+            differing = [key for key, value in self.told.items() if told[key] != value]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{output} has no plan.json to go on from: leave --resume out.") from error
+        if differing:
+            raise InputError(
+                f"{output} was begun with another {differing[0]}: resume with the options it began with, or choose "
+                "another output."
+            )
+
+    def begin(self, first: bool) -> None:
+        """Makes the folders; the first process writes the plan."""
+        for folder in ("imagesTr", "labelsTr", *(["dicom"] if self.options.dicom else [])):
+            (self.options.output / folder).mkdir(parents=True, exist_ok=True)
+        if first and not self.options.resume:
+            _write_text(self.options.output / "plan.json", json.dumps(self.told, indent=2) + "\n")
+
+    def _remove_folders(self) -> None:
+        """Undoes `begin`, where no image was made."""
+        (self.options.output / "plan.json").unlink()
+        for folder in ("imagesTr", "labelsTr", "dicom", "."):
+            with suppress(OSError):  # not there, or not empty
+                (self.options.output / folder).rmdir()
+
+    def make(self, items: Sequence[Item], report: "Report", stopping: Callable[[], bool]) -> None:
+        """Makes the images that are not there yet."""
+        open_items = [item for item in items if not self._is_whole(item)]
+        kept, start = len(items) - len(open_items), time.monotonic()
+        content: tuple[str, _Content] | None = None
+        report({"event": "progress", "done": kept, "total": len(items), "unit": "image"})
+        for done, item in enumerate(open_items, 1):
+            if content is None or content[0] != item.case_id:
+                content = item.case_id, self._content(item.case_id)
+            if stopping() or not self._make(item, content[1], report, stopping):
+                raise Stopped(f"Stopped at image {kept + done - 1} of {len(items)}: go on with --resume.")
+            left = (time.monotonic() - start) / done * (len(open_items) - done)
+            progress = {"done": kept + done, "total": len(items), "unit": "image", "seconds_left": left}
+            report({"event": "progress"} | progress)
+
+    def _content(self, case_id: str) -> _Content:
+        files = self.contents[case_id]
+        case = files.read(self.anatomy)
+        source = files.read_source(self.anatomy, case.ct)[0] if self.options.labels == "source" else None
+        return _Content(Variations(case.labels, self.anatomy, ranges=self.ranges), source)
+
+    def _make(self, item: Item, content: _Content, report: "Report", stopping: Callable[[], bool]) -> bool:
+        """Makes and writes an image, or tells why its anatomy can't be; False when it was stopped on the way."""
+        from .synthesis import mark_synthetic, synthesize_volume
+
+        try:
+            varied = content.variations.draw(item.amount_mm, item.seed, 0, item.way)
+        except InputError as error:
+            report({"event": "notice", "message": f"{item.name} is left out: {error}"})
+            return True
+
+        def go_on(slices: int) -> None:
+            if stopping():
+                raise Stopped
+
+        look = self.looks[item.styles]
+        try:
+            ct = synthesize_volume(self.model, varied.labels, self.model.noise_code(item.seed, 0), go_on, look)
+        except Stopped:
+            return False
+        labels = varied.labels if content.source is None else varied.warp(content.source, labels=True)
+        for image in (ct, labels):
+            mark_synthetic(image, self.model, item.seed, 0, look)
+        if self.options.dicom and not self._dicom(item).exists():
+            with written_beside(self._dicom(item)) as folder:
+                folder.mkdir()
+                made_by = f"CTStyleGen {__version__}, model sha256:{self.model.digest}, seed {item.seed}"
+                write_dicom(folder, ct, labels, self.table, self.items.index(item) + 1, made_by)
+        write_volume(ct, self._image(item))
+        write_volume(labels, self._label(item))
+        return True
+
+    def end(self, report: "Report") -> None:
+        """Writes what describes the whole data set. Raises InputError when no image could be made."""
+        made = [item for item in self.items if self._is_whole(item)]
+        if not made:
+            self._remove_folders()
+            raise InputError(
+                f"No image could be made: the anatomy of no case can be moved plausibly by {self.options.amount_mm:g} "
+                "mm; give a smaller --amount."
+            )
+        if left_out := len(self.items) - len(made):
+            report({"event": "notice", "message": f"{left_out} of {len(self.items)} images were left out."})
+        output = self.options.output
+        write_contact_sheet(
+            output / "contact_sheet.png", [(self._image(i), self._label(i)) for i in _spread(made, _SHEET_IMAGES)]
+        )
+        with written_beside(output / "manifest.csv") as beside, beside.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(_MANIFEST)
+            writer.writerows(self._row(item) for item in made)
+        _write_text(output / "dataset.json", json.dumps(self._dataset(len(made)), indent=2, ensure_ascii=False) + "\n")
+
+    def _row(self, item: Item) -> list[Any]:
+        paths = [path.relative_to(self.options.output).as_posix() for path in (self._image(item), self._label(item))]
+        made = [item.number, self.looks[item.styles].told, item.way, item.amount_mm, item.seed]
+        model = [self.model.path.name, self.model.digest, __version__]
+        return [item.name, *paths, TRAIN, item.case_id, *made, *model]
+
+    def _dataset(self, count: int) -> dict[str, Any]:
+        return {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0} | {row.name: row.value for row in self.table},
+            "numTraining": count,
+            "file_ending": _ENDING,
+            "name": self.options.output.name,
+            "description": f"SYNTHETIC images by CTStyleGen {__version__}. For research use only, not for diagnosis.",
+        }
+
+    def _is_whole(self, item: Item) -> bool:
+        """Whether an image and what belongs to it are there; labels are written last."""
+        return self._label(item).is_file() and self._image(item).is_file()
+
+    def _image(self, item: Item) -> Path:
+        return self.options.output / "imagesTr" / f"{item.name}_0000{_ENDING}"
+
+    def _label(self, item: Item) -> Path:
+        return self.options.output / "labelsTr" / f"{item.name}{_ENDING}"
+
+    def _dicom(self, item: Item) -> Path:
+        return self.options.output / "dicom" / item.name
+
+
+def _check(options: ExpansionOptions) -> None:
+    if options.per_case < 1:
+        raise InputError(f"{options.per_case} images of each case is not possible: ask for at least one.")
+    if options.labels not in LABELS:
+        raise InputError(f"There are no labels {options.labels!r}: choose from {', '.join(LABELS)}.")
+    if options.dicom:
+        require_dicom()
+
+
+def _looks(card: dict[str, Any], styles: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The looks to take in turn: what the user asks for, or each style of the model that may be used; () is its own."""
+    if styles or not has_style_bank(card):
+        return [styles]
+    return [(style,) for style in card["styles"]]
+
+
+def _one_table(tables: Sequence[tuple[CaseFiles, Sequence[SourceLabel]]]) -> list[SourceLabel]:
+    """The segments of all cases, by value. Raises InputError where a name has two values, or a value two names."""
+    rows: dict[int, SourceLabel] = {}
+    values: dict[str, int] = {"background": 0}
+    for files, table in tables:
+        for row in table:
+            other = rows.setdefault(row.value, row)
+            if other.name != row.name or values.setdefault(row.name, row.value) != row.value:
+                raise InputError(
+                    f"{files.labels} calls the value {row.value} '{row.name}', which another case or segment has in "
+                    "another way: number the segments alike in all cases, or take --labels organs."
+                )
+    return [rows[value] for value in sorted(rows)]
+
+
+def _write_text(path: Path, text: str) -> None:
+    with written_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def _spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most ``count`` of the items, evenly from first to last."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items)))
+    return [items[round(place)] for place in places]
+
+
+def write_contact_sheet(path: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
+    """A PNG of images and, on the right of each, its labels."""
+    tiles = [np.concatenate(list(_tiles(image, label)), axis=1) for image, label in pairs]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _SHEET_COLUMNS if len(tiles) > _SHEET_COLUMNS else 0)
+    columns = min(_SHEET_COLUMNS, len(tiles))
+    rows = [np.concatenate(tiles[at : at + columns], axis=1) for at in range(0, len(tiles), columns)]
+    with written_beside(path) as beside:
+        sitk.WriteImage(sitk.GetImageFromArray(np.concatenate(rows)), str(beside))
+
+
+def _tiles(image: Path, label: Path) -> Iterator[np.ndarray]:
+    """The slice of a volume with most of it labelled, as grays, uint8, and that of its labels, _TILE x _TILE each."""
+    hu, labels = (sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS") for path in (image, label))
+    values = sitk.GetArrayViewFromImage(labels)
+    k = int(np.argmax(np.count_nonzero(values, axis=(1, 2))))
+    yield _grays(hu[:, :, k], *_SHEET_WINDOW, sitk.sitkLinear)
+    yield _grays(labels[:, :, k], 0.0, max(1.0, float(values.max())), sitk.sitkNearestNeighbor)
+
+
+def _grays(slice_: sitk.Image, low: float, high: float, interpolator: int) -> np.ndarray:
+    """A slice in the middle of a square of _TILE pixels, values from low to high as black to white, uint8."""
+    extent = [size * mm for size, mm in zip(slice_.GetSize(), slice_.GetSpacing(), strict=True)]
+    straight = sitk.Cast(slice_, sitk.sitkFloat32)
+    straight.SetDirection((1.0, 0.0, 0.0, 1.0))
+    straight.SetOrigin([-(side - mm) / 2 for side, mm in zip(extent, slice_.GetSpacing(), strict=True)])
+    mm = max(extent) / _TILE
+    corner = [-(max(extent) - mm) / 2] * 2
+    axes = straight.GetDirection()
+    square = sitk.Resample(straight, (_TILE, _TILE), sitk.Transform(), interpolator, corner, (mm, mm), axes, low)
+    return np.clip((sitk.GetArrayFromImage(square) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
