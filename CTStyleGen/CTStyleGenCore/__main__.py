@@ -69,7 +69,7 @@ def _train(options: argparse.Namespace, report: Report) -> None:
     device = _device(options.device)
     train_options = TrainingOptions(
         cases=options.cases,
-        styles=tuple(options.style.split(",")),
+        styles=tuple(options.style.split(",")) if options.style else (),
         output=options.output,
         size=options.size,
         steps=options.steps,
@@ -103,29 +103,29 @@ def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWei
                 "(--features random). For ImageNet features give --feature-weights FILE, or --download."
             )
             report({"event": "notice", "message": message})
-    if options.download and file is None and kind != "random":
+    if options.download and file is None and kind != "random" and not published_path(kind).is_file():
         file = download_weights(kind, published_path(kind).parent, report)
     return load_weights(kind, file)
 
 
 def _synthesize(options: argparse.Namespace, report: Report) -> None:
     from .cases import read_ct, read_labels
-    from .synthesis import Model, check_styles, sample_paths, synthesize_samples, write_samples
+    from .synthesis import Model, sample_paths, synthesize_samples, write_samples
 
     if options.samples < 1:
         raise InputError(f"{options.samples} samples is not possible: ask for at least one.")
     device = _device(options.device)
     model = Model(options.model, device)
-    check_styles(model.card, options.style)
+    look = model.look(options.style)
     reference = read_ct(options.reference) if options.reference else None
     labels, segments = read_labels(options.segmentation, model.anatomy, reference)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
     paths = sample_paths(options.output, options.samples)
     with joined(device) as ranks:
         mine = ranks.share(range(options.samples))
-        volumes = synthesize_samples(model, labels, mine, options.seed, report, _stop_signal())
+        volumes = synthesize_samples(model, labels, mine, options.seed, report, _stop_signal(), look)
         ranks.wait()  # nobody writes before all have come to the end
-        write_samples(volumes, paths, model, options.seed)
+        write_samples(volumes, paths, model, options.seed, look)
         ranks.wait()
     report({"event": "done", "outputs": [str(p) for p in paths], "message": f"Wrote {', '.join(map(str, paths))}."})
 
@@ -259,7 +259,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(train: argparse.ArgumentParser) -> None:
     add = train.add_argument
     add("--cases", type=Path, required=True, metavar="DIR", help="one folder a case, or an nnU-Net raw data set")
-    add("--style", required=True, metavar="CASE[,CASE...]", help="the case(s) whose look is learned")
+    add(
+        "--style",
+        metavar="CASE[,CASE...]",
+        help="the case(s) whose look is learned; with the preset styles, those to choose from later (default: all)",
+    )
     add("--output", type=Path, required=True, metavar="M.ctstyle", help="the model to write")
     add(
         "--preset",
@@ -317,7 +321,14 @@ def _add_synthesize(synthesize: argparse.ArgumentParser) -> None:
     add(
         "--reference", type=Path, metavar="CT", help="CT whose voxel grid the result gets (default: the segmentation's)"
     )
-    add("--style", action="append", default=[], metavar="CASE", help="the style to use, one of those in the model")
+    add(
+        "--style",
+        action="append",
+        default=[],
+        metavar="[ORGAN=]CASE[:WEIGHT]",
+        help="whose look to give, to all organs or to one: a style in the model or, with the preset styles, any folder "
+        "with a CT and its segmentation; again to mix several (default: the model's styles, all alike)",
+    )
     add("--samples", type=int, default=1, metavar="K", help="volumes to make, each of another noise code")
     add(
         "--output", type=Path, required=True, metavar="OUT", help=".nrrd, .nii.gz or .mha; K volumes: OUT-1, OUT-2, ..."
@@ -326,17 +337,6 @@ def _add_synthesize(synthesize: argparse.ArgumentParser) -> None:
     synthesize.set_defaults(run=_synthesize)
 
 
-def _add_preview(preview: argparse.ArgumentParser) -> None:
-    preview.add_argument("model", type=Path, help="a .ctstyle file")
-    preview.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
-    preview.add_argument("--device", default="auto", help=_DEVICE_HELP)
-    preview.add_argument("--json", action="store_true", help=_JSON_HELP)
-    preview.set_defaults(run=_preview)
-
-
-def _add_install(install: argparse.ArgumentParser) -> None:
-    add = install.add_argument
-    add("packages", nargs="+", metavar="PACKAGE", help="torch, torchvision, safetensors")
 def _add_expand(expand: argparse.ArgumentParser) -> None:
     add = expand.add_argument
     add("--model", type=Path, required=True, metavar="M.ctstyle", help="a trained model")
@@ -369,6 +369,17 @@ def _add_expand(expand: argparse.ArgumentParser) -> None:
     expand.set_defaults(run=_expand)
 
 
+def _add_preview(preview: argparse.ArgumentParser) -> None:
+    preview.add_argument("model", type=Path, help="a .ctstyle file")
+    preview.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
+    preview.add_argument("--device", default="auto", help=_DEVICE_HELP)
+    preview.add_argument("--json", action="store_true", help=_JSON_HELP)
+    preview.set_defaults(run=_preview)
+
+
+def _add_install(install: argparse.ArgumentParser) -> None:
+    add = install.add_argument
+    add("packages", nargs="+", metavar="PACKAGE", help="torch, torchvision, safetensors")
     add("--wheels", type=Path, metavar="DIR", help="install from the wheels in this folder, without any network")
     add("--again", action="store_true", help="also what is installed already, such as a half installed library")
     add("--json", action="store_true", help=_JSON_HELP)

@@ -194,3 +194,66 @@ def generator_loss(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Equation (9), its bracket closed: -sum_i [log D(x_i, y_i) + log(1 - D(G(y_i, z_i), y_i))], from logits [N]."""
     return (F.softplus(-real_logits) + F.softplus(fake_logits)).sum()
+
+
+# --- beyond the paper: the losses of the preset styles ---------------------------------------------------------------
+
+
+def moment_loss(R: Tensor, r: OrganPixels, S: Tensor, s: OrganPixels, min_area: int = 4) -> Tensor:
+    """Mean and deviation of every feature over each organ: mean |difference| of result R [N, H, W] and style S.
+
+    S may be of another size. The style of AdaIN (Huang and Belongie, arXiv 1703.06868), organ by organ: 2 N numbers,
+    where a Gram matrix of a small organ has N^2 from few pixels. Organs below ``min_area`` pixels in either are left
+    out.
+    """
+    losses = [
+        (_moments(a) - _moments(b)).abs().mean()
+        for a, b in zip(r.gather(R), s.gather(S), strict=True)
+        if min(len(a), len(b)) >= min_area
+    ]
+    return torch.stack(losses).mean() if losses else R.new_zeros(())
+
+
+def _moments(rows: Tensor) -> Tensor:
+    """[area, N] -> means and deviations [2, N]; of constant rows, too, with a gradient that is a number."""
+    return torch.stack([rows.mean(0), (rows.var(0, correction=0) + 1e-6).sqrt()])
+
+
+def code_loss(measured: Tensor, asked: Tensor) -> Tensor:
+    """Mean |difference| of the style codes [organs, numbers] measured on the result and asked for; NaN: no say.
+
+    Latent regression (Zhu et al., arXiv 1711.11586) with an encoder that needs no learning.
+    """
+    both = ~(measured.isnan() | asked.isnan())
+    return (measured[both] - asked[both]).abs().sum() / max(1, len(measured))
+
+
+def shape_loss(R: Tensor, O: Tensor) -> Tensor:
+    """Content without style: |difference| of feature maps [N, H, W], each normalized by its own mean and deviation.
+
+    Instance normalization takes style away (Ulyanov et al., arXiv 1607.08022; Huang and Belongie, arXiv 1703.06868).
+    """
+    return (F.instance_norm(R.float()[None]) - F.instance_norm(O.float()[None])).abs().mean()
+
+
+def coarse_loss(x: Tensor, target: Tensor, pixels: int = 4) -> Tensor:
+    """Mean |difference| of x and target [1, 1, S, S], both averaged over squares of ``pixels``: layout without texture.
+
+    A difference pixel by pixel is least for the median of all textures, which is smooth: noise would be unlearned.
+    """
+    return (F.avg_pool2d(x, pixels) - F.avg_pool2d(target, pixels)).abs().mean()
+
+
+def matching_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Feature matching: mean |difference| of the discriminator's maps (Wang et al., arXiv 1711.11585)."""
+    return torch.stack([(a - b).abs().mean() for a, b in zip(fake, real, strict=True)]).mean()
+
+
+def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """The hinge version of the game (Lim and Ye, arXiv 1705.02894): mean over the patches of each image, sum over N."""
+    return (F.relu(1 - real_logits) + F.relu(1 + fake_logits)).flatten(1).mean(1).sum()
+
+
+def hinge_adversarial_loss(fake_logits: Tensor) -> Tensor:
+    """The generator's side of the hinge game: mean over the patches of each image, sum over N."""
+    return -fake_logits.flatten(1).mean(1).sum()

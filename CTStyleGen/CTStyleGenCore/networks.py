@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .anatomy import Anatomy
+from .style_generator import StyleGenerator
 
-GeneratorKind = Literal["paper", "organs"]
+GeneratorKind = Literal["paper", "organs", "styles"]
 MIN_SIZE, MAX_SIZE = 64, 1024
 _BOTTOM = 8  # side in pixels of the deepest feature map, where the noise code joins
 _WIDTHS = (64, 128, 256, 512)
@@ -178,10 +179,16 @@ class Discriminator(nn.Module):
         return self.logit(self.layers(torch.cat([x, y], dim=1)).flatten(1)).squeeze(1)
 
 
-def make_generator(kind: GeneratorKind, size: int, anatomy: Anatomy, noise_size: int) -> Generator | OrganGenerator:
+AnyGenerator = Generator | OrganGenerator | StyleGenerator
+
+
+def make_generator(kind: GeneratorKind, size: int, anatomy: Anatomy, noise_size: int) -> AnyGenerator:
     """The untrained generator that a preset names. Raises ValueError for an unknown kind or an impossible size."""
+    _check_size(size)
     if kind == "paper":
         return Generator(size, noise_size)
     if kind == "organs":
         return OrganGenerator(size, [organ.gray for organ in anatomy.organs], noise_size)
+    if kind == "styles":
+        return StyleGenerator(size, [organ.gray for organ in anatomy.organs], noise_size)
     raise ValueError(f"there is no generator {kind!r}")

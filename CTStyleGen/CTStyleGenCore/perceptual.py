@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .files import sha256
+from .slices import HuRange
 
 # Weights published by torchvision: file name (its end is the start of the SHA-256) by network.
 PUBLISHED = {"vgg19": "vgg19-dcbb9e9d.pth", "vgg16": "vgg16-397923af.pth"}
@@ -143,14 +144,33 @@ def load_weights(kind: str, path: str | Path | None = None) -> FeatureWeights:
     return read_weights(kind, path)
 
 
+class Windows(nn.Module):
+    """x [N, 1, S, S] in [-1, 1] -> the lung, soft-tissue and bone window of the radiologist [N, 3, S, S] in [0, 1]."""
+
+    LEVEL_AND_WIDTH = ((-600.0, 1500.0), (40.0, 400.0), (400.0, 1800.0))  # HU
+
+    def __init__(self, hu: HuRange) -> None:
+        super().__init__()
+        level, width = torch.tensor(self.LEVEL_AND_WIDTH).unbind(1)
+        slope, offset = (hu.high - hu.low) / 2 / width, ((hu.high + hu.low) / 2 - level) / width + 0.5
+        self.slope: Tensor
+        self.offset: Tensor
+        self.register_buffer("slope", slope.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", offset.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.slope + self.offset).clamp(0, 1)
+
+
 class Features(nn.Module):
     """phi^l: the ReLU activations of a VGG at named layers, for gray images.
 
     VGG takes RGB; CT is gray. Replicating gray g into three normalized channels and convolving is one convolution of g
     and of a map of ones (the mean's share, which ends at the zero padding): exact, and a third of the work or less.
+    With ``windows`` the channels are three windows of the CT instead, where small contrasts of soft tissue count.
     """
 
-    def __init__(self, weights: FeatureWeights, layers: Iterable[str]) -> None:
+    def __init__(self, weights: FeatureWeights, layers: Iterable[str], windows: Windows | None = None) -> None:
         super().__init__()
         features = _features(weights.kind)
         ends = _layer_ends(features)
@@ -167,7 +187,13 @@ class Features(nn.Module):
             )
         features.to_empty(device="cpu")
         features.load_state_dict({name: weights.state[name] for name in features.state_dict()})
-        features[0] = _gray_convolution(features[0], weights)
+        self.windows = windows
+        if windows is None:
+            features[0] = _gray_convolution(features[0], weights)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(weights.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(weights.std).view(1, 3, 1, 1), persistent=False)
         for module in features:
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # a convolution needs its result no more, once the ReLU has it
@@ -175,7 +201,10 @@ class Features(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x [N, 1, H, W] in [-1, 1] -> {layer: [N, N_l, H_l, W_l]}."""
-        h = torch.cat([x, torch.ones_like(x)], dim=1)
+        if self.windows is None:
+            h = torch.cat([x, torch.ones_like(x)], dim=1)
+        else:
+            h = (self.windows(x) - self.mean) / self.std
         maps = {}
         for index, module in enumerate(self.features):
             h = module(h)

@@ -29,7 +29,7 @@ class Preset:
     gram_norm: "GramNorm" = "paper"
     # w_s, w_c, w_tv are not given. They are set before the first step so that the gradients at the generated image have
     # norms in this proportion (adversarial : style : content : total variation).
-    gradient_ratio: tuple[float, float, float, float] = (1.0, 10.0, 1.0, 0.1)
+    gradient_ratio: tuple[float, ...] = (1.0, 10.0, 1.0, 0.1)
     # Section 2.1: Adam and stochastic gradient descent; rates and the 2 : 1 of updates are those of the code that the
     # paper builds on (Zhao et al.).
     generator_rate: float = 2e-4
@@ -44,6 +44,11 @@ class Preset:
     epochs: int = 100
     slices_per_case: int = 2
     style_slices: int = 1
+
+    @property
+    def style_bank(self) -> bool:
+        """Whether its models take each organ's style when they are used, from a bank of style codes or any CT."""
+        return self.generator == "styles"
 
     def card(self) -> dict:
         """The preset as JSON-ready values."""
@@ -64,7 +69,25 @@ _QUICK = Preset(
     slices_per_case=10,
 )
 
-PRESETS = {preset.name: preset for preset in (Preset("paper"), _QUICK)}
+# One network for many styles, chosen and mixed organ by organ when it is used. docs/ablation.md: what each means does.
+_STYLES = Preset(
+    "styles",
+    generator="styles",
+    style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+    content_layers=("relu4_2",),
+    gram_norm="area",
+    # adversarial, moments, style, code, shape, coarse, matching
+    gradient_ratio=(1.0, 2.0, 2.0, 1.0, 0.5, 1.0, 1.0),
+    generator_betas=(0.5, 0.99),
+    discriminator_rate=4e-4,
+    generator_updates_per_discriminator_update=1,
+    poses=True,
+    average_steps=500,
+    slices_per_case=10,
+    style_slices=10,
+)
+
+PRESETS = {preset.name: preset for preset in (Preset("paper"), _QUICK, _STYLES)}
 DEFAULT = "paper"
 
 

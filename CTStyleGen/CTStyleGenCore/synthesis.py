@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import __version__
 from .anatomy import Anatomy
-from .cases import write_volume
+from .cases import read_case, write_volume
 from .devices import is_out_of_memory, placed
 from .errors import InputError, OutOfMemory, Stopped
 from .files import sha256
@@ -22,8 +22,20 @@ from .model_file import read_card, read_weights
 from .networks import make_generator
 from .reporting import Report
 from .slices import HuRange, Square, axial, from_axial, gray_map
+from .style_codes import codes_from_json, mixed
+from .styles import style_mix, told
+from .training_data import slice_codes, training_slices
 
+_FOLDERS = 16  # whose styles are kept in mind
 _BATCH_PIXELS = 2 * 512 * 512  # slices that a GPU synthesizes together: two at 512, eight at 256
+
+
+@dataclass(frozen=True)
+class Look:
+    """The styles asked for, as a model takes them."""
+
+    told: str  # in words, for a file's header
+    codes: Tensor | None  # [1, organs, CODE_SIZE]; None for a model that has one look
 
 
 class Model:
@@ -40,35 +52,72 @@ class Model:
             preset = self.card["preset"]
             self.G = make_generator(preset["generator"], self.card["size"], self.anatomy, preset["noise_size"])
             self.G.load_state_dict(read_weights(path))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            bank = self.card.get("style_codes", {})
+            self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"The weights in {path} don't fit its model card: the file is damaged; get it again."
             ) from error
+        self._measured = lru_cache(_FOLDERS)(self._measure)
         self.move(device)
-
-    def move(self, device: str) -> None:
-        """Goes on on another device."""
-        self.device, self.G = device, placed(self.G, device, channels_last=False).eval()
-
-    @torch.inference_mode()
-    def synthesize(self, labels: Tensor, z: Tensor) -> Tensor:
-        """labels int64 [K, S, S], one noise code z [1, noise size] for all -> HU, float32 [K, S, S]."""
-        y = gray_map(labels.to(self.device), self.anatomy)[:, None]
-        return self.hu.to_hu(self.G(y, z.to(self.device).expand(len(y), -1))[:, 0]).cpu()
-
-    def noise_code(self, seed: int, sample: int) -> Tensor:
-        """The noise code of a sample: standard normal, [1, noise size], the same on every machine."""
-        rng = np.random.default_rng([seed, sample])
-        return torch.from_numpy(rng.standard_normal((1, self.G.noise_size), dtype=np.float32))
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the model's file."""
         return sha256(self.path)
 
+    def move(self, device: str) -> None:
+        """Goes on on another device."""
+        self.device, self.G = device, placed(self.G, device, channels_last=False).eval()
+
+    @torch.inference_mode()
+    def synthesize(self, labels: Tensor, z: Tensor, look: Look | None = None) -> Tensor:
+        """labels int64 [K, S, S], one noise code z [1, noise size] and one look for all -> HU, float32 [K, S, S].
+
+        Without a look, all the model's styles have an equal share in it.
+        """
+        y = gray_map(labels.to(self.device), self.anatomy)[:, None]
+        look = look or self.look(())
+        given = (z,) if look.codes is None else (z, look.codes)
+        x = self.G(y, *(t.to(self.device).expand(len(y), *t.shape[1:]) for t in given))
+        return self.hu.to_hu(x[:, 0]).cpu()
+
+    def look(self, styles: Sequence[str]) -> Look:
+        """The look that styles ask for, as `--style` writes them (`styles`). InputError: unknown, or no case there."""
+        mix = style_mix(self.card, styles)
+        if not mix:
+            return Look(", ".join(self.card["styles"]), None)
+        rows = [
+            mixed([self._codes(case)[organ.label] for case in shares], list(shares.values()))
+            for organ, shares in zip(self.anatomy.organs, mix.values(), strict=True)
+        ]
+        return Look(told(mix), torch.stack(rows)[None])
+
+    def _codes(self, case: str) -> Tensor:
+        """The codes [organs, CODE_SIZE] of a case of the bank, or of a case folder."""
+        if case in self._bank:
+            return self._bank[case]
+        files = sorted((str(file), file.stat().st_mtime_ns) for file in Path(case).iterdir())
+        return self._measured(case, tuple(files))
+
+    def _measure(self, folder: str, files: tuple[tuple[str, int], ...]) -> Tensor:
+        """The codes of the case in a folder; ``files`` are what is in it, so that a changed case is measured anew."""
+        count = self.card["preset"]["style_slices"]
+        slices = training_slices(read_case(folder, self.anatomy), self.anatomy, self.G.size, count, self.hu)
+        return slice_codes(slices, self.anatomy)
+
+    def noise_code(self, seed: int, sample: int) -> Tensor:
+        """The noise code of a sample: standard normal, [1, noise size], the same on every machine."""
+        rng = np.random.default_rng([seed, sample])
+        return torch.from_numpy(rng.standard_normal((1, self.G.noise_size), dtype=np.float32))
+
 
 def synthesize_volume(
-    model: Model, labels: sitk.Image, z: Tensor, progress: Callable[[int], None] = lambda slices: None
+    model: Model,
+    labels: sitk.Image,
+    z: Tensor,
+    progress: Callable[[int], None] = lambda slices: None,
+    look: Look | None = None,
 ) -> sitk.Image:
     """A CT, int16 HU, in exactly the grid of ``labels`` (uint8 organ labels, 3-D), slice by slice with one noise code.
 
@@ -83,7 +132,7 @@ def synthesize_volume(
         part = slice(done, min(done + batch, count))
         try:
             squares = square.of_labels(torch.from_numpy(values[part]), len(model.anatomy.organs))
-            result[part] = square.back(model.synthesize(squares, z)).round().to(torch.int16).numpy()
+            result[part] = square.back(model.synthesize(squares, z, look)).round().to(torch.int16).numpy()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -110,16 +159,6 @@ def _with_less_memory(model: Model, batch: int) -> int:
     return max(1, batch // 2)
 
 
-def check_styles(card: dict[str, Any], styles: Sequence[str]) -> None:
-    """Raises InputError unless ``styles`` asks for what the model learned: its network has one look."""
-    for style in styles:
-        if style not in card["styles"]:
-            raise InputError(
-                f"The model has no style {style!r}: it was trained for {', '.join(card['styles'])}; leave --style out, "
-                "or train a model for that style."
-            )
-
-
 def sample_paths(output: Path, samples: int) -> list[Path]:
     """Where the samples go: OUT itself for one, else OUT with -1, -2, ... before its suffixes (.nii.gz is one)."""
     if samples == 1:
@@ -130,7 +169,13 @@ def sample_paths(output: Path, samples: int) -> list[Path]:
 
 
 def synthesize_samples(
-    model: Model, labels: sitk.Image, samples: Sequence[int], seed: int, report: Report, stopping: Callable[[], bool]
+    model: Model,
+    labels: sitk.Image,
+    samples: Sequence[int],
+    seed: int,
+    report: Report,
+    stopping: Callable[[], bool],
+    look: Look | None = None,
 ) -> dict[int, sitk.Image]:
     """A volume for the noise code of each of the ``samples``, numbers from 0.
 
@@ -146,11 +191,10 @@ def synthesize_samples(
         if stopping():
             raise Stopped("Stopped; nothing was written.")
 
-    return {sample: synthesize_volume(model, labels, model.noise_code(seed, sample), progress) for sample in samples}
+    return {
+        sample: synthesize_volume(model, labels, model.noise_code(seed, sample), progress, look) for sample in samples
+    }
 
-
-def write_samples(volumes: dict[int, sitk.Image], paths: Sequence[Path], model: Model, seed: int) -> None:
-    """Writes the samples, by number from 0 and each whole or not at all, to their places among ``paths``.
 
 def write_samples(
     volumes: dict[int, sitk.Image], paths: Sequence[Path], model: Model, seed: int, look: Look | None = None

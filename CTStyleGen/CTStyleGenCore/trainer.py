@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class _Content:
 class Trainer:
     """The two players, their optimizers, and a step of the game."""
 
+    terms: tuple[str, ...] = TERMS
+
     def __init__(
         self,
         preset: Preset,
@@ -72,22 +75,29 @@ class Trainer:
         if on_gpu:
             torch.backends.cudnn.benchmark = True  # shapes stay the same from step to step
         self.data = data.pinned() if on_gpu else data
-        self.G = placed(
-            make_generator(preset.generator, size, anatomy, preset.noise_size), self.device, channels_last=False
-        )
+        G, D, phi = self._networks(size, weights)
+        self.G = placed(G, self.device, channels_last=False)
         # What becomes the model.
         self.G_average = copy.deepcopy(self.G).requires_grad_(False) if preset.average_steps > 1 else self.G
-        self.D = placed(Discriminator(size), self.device, channels_last=False)
-        phi = Features(weights, {*preset.style_layers, *preset.content_layers})
+        self.D = placed(D, self.device, channels_last=False)
         self.phi = placed(phi.to(getattr(torch, computing.precision)), self.device)
         self._learning = list(self.G.parameters())
         self.optimizer_G = torch.optim.Adam(self._learning, preset.generator_rate, preset.generator_betas, fused=True)
-        self.optimizer_D = torch.optim.SGD(self.D.parameters(), preset.discriminator_rate)
-        self.loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # of TERMS; see calibrate
+        self.optimizer_D = self._optimizer_D()
+        self.loss_weights: tuple[float, ...] = (1.0,) * len(self.terms)  # see calibrate
         self.step = 0
         self._style = lru_cache(None)(self._measure_style)
         self._measured: dict[int, _Content] = {}  # content slices, as many as the cache has room for
         self._cache_room = _CACHE_BYTES
+
+    def _networks(self, size: int, weights: FeatureWeights) -> tuple[Any, torch.nn.Module, torch.nn.Module]:
+        """Generator, discriminator and features, on the CPU."""
+        preset = self.preset
+        G = make_generator(preset.generator, size, self.anatomy, preset.noise_size)
+        return G, Discriminator(size), Features(weights, {*preset.style_layers, *preset.content_layers})
+
+    def _optimizer_D(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.D.parameters(), self.preset.discriminator_rate)
 
     def parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
         """All that training changes, by name."""
@@ -110,16 +120,19 @@ class Trainer:
         if self.step % self.preset.generator_updates_per_discriminator_update == 0:
             x = self._stacked([one.x for one in slices])
             losses["discriminator"] = self._update_discriminator(x, fake.detach(), y)
-        terms = self._generator_terms(fake, y, draws, slices)
+        self._update_generator(self._generator_terms(fake, y, draws, slices), losses)
+        self.step += 1
+        return losses
+
+    def _update_generator(self, terms: Sequence[Tensor], losses: dict[str, Tensor]) -> None:
+        """Learns from the terms, sums over this process's slices, and adds them to the step's losses."""
         self.optimizer_G.zero_grad(set_to_none=True)
         generator_loss(terms, self.loss_weights).backward(inputs=self._learning)  # D and phi don't learn here
-        losses |= {name: term.detach() for name, term in zip(TERMS, terms, strict=True)}
+        losses |= {name: term.detach() for name, term in zip(self.terms, terms, strict=True)}
         self._add_up(self._learning, losses)
         self.optimizer_G.step()
         if self.G_average is not self.G:
             self._update_average()
-        self.step += 1
-        return losses
 
     @torch.no_grad()
     def example(self) -> Tensor:
@@ -221,16 +234,20 @@ class Trainer:
         labels = one.labels.to(self.device)
         return {layer: organ_pixels(labels, len(self.anatomy.organs), *m.shape[-2:]) for layer, m in maps.items()}
 
+    def card(self, styles: Sequence[str]) -> dict[str, Any]:
+        """What the model card says of these styles besides what all models' cards say."""
+        return {}
+
     def calibrate(self) -> dict[str, float]:
         """Sets the loss weights: the gradients at the generated image get norms in the preset's proportion.
 
         The norms are medians over up to eight content slices, at the generator's first images. Returns them by term.
         """
         count = min(_CALIBRATION_SLICES, len(self.data.contents))
-        norms = np.median([self._gradient_norms(n) for n in range(count)], axis=0)
+        norms = np.nanmedian([self._gradient_norms(n) for n in range(count)], axis=0)
         weights = [ratio / max(norm, 1e-12) for ratio, norm in zip(self.preset.gradient_ratio, norms, strict=True)]
         self.loss_weights = tuple(float(w / weights[0]) for w in weights)  # equation (8): the adversarial term has none
-        return dict(zip(TERMS, norms.tolist(), strict=True))
+        return dict(zip(self.terms, norms.tolist(), strict=True))
 
     def _gradient_norms(self, n: int) -> list[float]:
         draw = self.data.draw(n, self.seed, self.preset.noise_size)

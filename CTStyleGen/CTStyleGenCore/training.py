@@ -26,7 +26,8 @@ from .presets import Preset
 from .ranks import Ranks
 from .reporting import Report
 from .slices import HuRange
-from .trainer import TERMS, Trainer
+from .style_trainer import StyleTrainer
+from .trainer import Trainer
 from .training_data import TrainingData, load_training_data
 
 _REPORT_SECONDS = 0.5
@@ -38,7 +39,7 @@ class TrainingOptions:
     """What a run is told besides its preset."""
 
     cases: Path
-    styles: tuple[str, ...]  # case ids
+    styles: tuple[str, ...]  # case ids; none: all, for a preset that has a style bank
     output: Path
     size: int = 512
     epochs: int | None = None  # None: the preset's
@@ -66,7 +67,7 @@ def train(
     for bad input or a full disk, Stopped after ``stopping`` (the checkpoint is written), TrainingFailed when a loss or
     a weight is no number any more, OutOfMemory; then the last good checkpoint stands.
     """
-    _check_options(options)
+    _check_options(options, preset)
     ranks = ranks or Ranks()
     anatomy, hu = load_anatomy(preset.anatomy), HuRange()
     data = load_training_data(
@@ -77,11 +78,12 @@ def train(
         options.slices_per_case or preset.slices_per_case,
         preset.style_slices,
         hu,
+        preset.style_bank,
     )
     report = report if ranks.first else _silent
     checkpoint = checkpoint_path(options.output)
     with memory_told(_memory_advice(options)):
-        trainer = Trainer(
+        trainer = (StyleTrainer if preset.style_bank else Trainer)(
             preset, anatomy, weights, data, options.size, options.seed, options.computing, options.batch, ranks
         )
         run = _Run(trainer, _description(options, preset, weights, data, trainer), checkpoint, report, options.preview)
@@ -111,7 +113,9 @@ def _memory_advice(options: TrainingOptions) -> str:
     return f"{smaller}{elsewhere}; the last checkpoint, if there is one, is kept"
 
 
-def _check_options(options: TrainingOptions) -> None:
+def _check_options(options: TrainingOptions, preset: Preset) -> None:
+    if not options.styles and not preset.style_bank:
+        raise InputError(f"The preset {preset.name} learns one look: give --style, the case to take it from.")
     if not is_valid_size(options.size):
         raise InputError(f"The size {options.size} is not possible: choose 64, 128, 256, 512 or 1024.")
     if not options.output.parent.is_dir():
@@ -138,7 +142,7 @@ class _Run:
 
     def calibrate(self) -> None:
         norms = self.trainer.calibrate()
-        weights = dict(zip(TERMS, self.trainer.loss_weights, strict=True))
+        weights = dict(zip(self.trainer.terms, self.trainer.loss_weights, strict=True))
         self.report({"event": "calibrated", "gradient_norms": norms, "weights": weights})
 
     def go_on(self, total: int, checkpoint_seconds: float, stopping: Callable[[], bool]) -> dict[str, float]:
@@ -153,7 +157,7 @@ class _Run:
             if ended or save or now - last_report >= _REPORT_SECONDS:
                 losses |= _finite({name: term.item() for name, term in terms.items()}, trainer.step)
                 left = (now - start) / (trainer.step - first) * (total - trainer.step)
-                progress = {"done": trainer.step, "total": total, "losses": losses, "seconds_left": left}
+                progress = {"done": trainer.step, "total": total, "losses": dict(losses), "seconds_left": left}
                 self.report({"event": "progress"} | progress)
                 last_report = now
             if save:
@@ -231,7 +235,7 @@ def _description(
     run = {
         "preset": preset.card(),
         "features": weights.card(),
-        "styles": options.styles,
+        "styles": options.styles or sorted({one.case_id for one in data.styles}),
         "cases": sorted({one.case_id for one in data.contents}),
         "slices": len(data.contents),
         "size": options.size,
@@ -244,10 +248,11 @@ def _description(
 
 def _card(trainer: Trainer, run: dict[str, Any], losses: dict[str, float], hu: HuRange) -> dict[str, Any]:
     return run | {
+        **trainer.card(run["styles"]),
         "anatomy": trainer.anatomy.to_json(),
         "hu_range": [hu.low, hu.high],
         "steps": trainer.step,
-        "losses": {"weights": dict(zip(TERMS, trainer.loss_weights, strict=True)), "last": losses},
+        "losses": {"weights": dict(zip(trainer.terms, trainer.loss_weights, strict=True)), "last": losses},
         "metrics": {},
         "use": "Synthetic images. For research use only, not for diagnosis.",
         "created": date.today().isoformat(),

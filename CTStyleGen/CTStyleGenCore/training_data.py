@@ -1,5 +1,6 @@
 """The slices that a run learns from, and which of them each step draws."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,6 +14,7 @@ from .augmentation import Pose, draw_pose, posed
 from .cases import Case, read_cases
 from .errors import InputError
 from .slices import HuRange, Square, axial, gray_map
+from .style_codes import measure_codes
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Draw:
     style: int  # index into TrainingData.styles
     z: Tensor  # the noise code, float32 [1, noise size]
     pose: Pose  # how the content slice is moved, where the preset moves slices
+    number: int  # of the draw in its run
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class TrainingData:
         rng = np.random.default_rng([seed, 1, n])
         style = int(rng.choice(self._styles_for(self.contents[content])))
         z = torch.from_numpy(rng.standard_normal((1, noise_size), dtype=np.float32))
-        return Draw(content, style, z, draw_pose(rng))
+        return Draw(content, style, z, draw_pose(rng), n)
 
     def pinned(self) -> "TrainingData":
         """The same with x and y in page-locked memory, from which a GPU fetches them while it computes."""
@@ -81,17 +84,20 @@ def load_training_data(
     slices_per_case: int,
     style_slices: int,
     hu: HuRange,
+    every_style: bool = False,
 ) -> TrainingData:
     """Reads the cases of ``folder`` and takes ``slices_per_case`` slices of each, and ``style_slices`` of each style.
 
-    With one style case, its own slices are no content. Raises InputError when a style is not among the cases, or
-    nothing is left to learn from.
+    With one style case, its own slices are no content. With ``every_style`` all cases give both. Raises InputError when
+    a style is not among the cases, or nothing is left to learn from.
     """
     cases = {case.case_id: case for case in read_cases(folder, anatomy)}
     if unknown := [style for style in style_ids if style not in cases]:
         raise InputError(
             f"There is no case {unknown[0]!r} in {folder} to take the style from: it has {', '.join(cases)}."
         )
+    if every_style:
+        style_ids = tuple(cases)
     styles = chain.from_iterable(training_slices(cases[i], anatomy, size, style_slices, hu) for i in style_ids)
     contents = chain.from_iterable(
         training_slices(case, anatomy, size, slices_per_case, hu)
@@ -116,6 +122,12 @@ def training_slices(case: Case, anatomy: Anatomy, size: int, count: int, hu: HuR
         TrainingSlice(case.case_id, a[None, None], gray_map(b, anatomy)[None, None], b)
         for a, b in zip(x, y, strict=True)
     ]
+
+
+def slice_codes(slices: Sequence[TrainingSlice], anatomy: Anatomy) -> Tensor:
+    """The style codes [organs, CODE_SIZE] of slices taken together, where they are."""
+    x, labels = torch.cat([one.x[0] for one in slices]), torch.stack([one.labels for one in slices])
+    return measure_codes(x, labels, len(anatomy.organs))
 
 
 def _fullest_slices(labels: np.ndarray, count: int) -> list[int]:

@@ -84,6 +84,10 @@ def _are_slices(value: Any) -> bool:
     return value[0] >= 0 and value == list(range(value[0], value[0] + len(value)))
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 def _is_number_from(least: int, value: Any) -> bool:
     return type(value) is int and least <= value < 1 << 53
 
@@ -99,6 +103,7 @@ _REQUESTS: dict[str, dict[str, _Field]] = {
         "slices": _Field(_are_slices, "null, or consecutive slice numbers as in [3, 4, 5]"),
         "seed": _Field(partial(_is_number_from, 0), "a whole number from 0", default=0),
         "sample": _Field(partial(_is_number_from, 1), "a whole number from 1", default=1),
+        "style": _Field(_are_texts, "a list of texts, as --style takes them", default=()),
     },
     "cancel": {},
     "stop": {},
@@ -252,6 +257,7 @@ class Worker:
     def _synthesize(self, request: Request) -> None:
         start, values = time.monotonic(), request.values
         model = self._model(request)
+        look = model.look(values["style"])
         labels, segments = read_labels(values["segmentation"], model.anatomy)
         labels = axial_slices(labels, values["slices"])
         self._tell(request, "started", segments=[vars(segment) for segment in segments])

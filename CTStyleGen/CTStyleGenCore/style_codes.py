@@ -1,0 +1,88 @@
+"""Organ style codes: an organ's look as some twenty numbers in HU, measured on any CT with a segmentation.
+
+A code says of an organ's gray values and texture what can be said without saying where in it they are: quantiles of its
+HU, and its roughness, the mean difference of two of its pixels some steps apart (the madogram of geostatistics,
+Matheron 1971). Quantiles mix well: their weighted mean is the Wasserstein barycenter of the HU distributions.
+
+A code is a row of CODE_SIZE numbers, NaN where the organ is missing; codes of an image are [organs, CODE_SIZE].
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .anatomy import Anatomy
+from .slices import HuRange
+
+# Denser at the ends, where vessels, fat and marrow are.
+LEVELS = (0.002, 0.01, 0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99, 0.998)
+LAGS = (1, 2, 4)  # pixels apart
+CODE_SIZE = len(LEVELS) + len(LAGS)
+_MIN_AREA = 16  # pixels; fewer have no distribution
+
+
+def measure_codes(x: Tensor, labels: Tensor, organs: int) -> Tensor:
+    """The codes [organs, CODE_SIZE] of slices x [K, S, S], taken together, with labels int64 [K, S, S].
+
+    In the unit of x; differentiable with regard to x.
+    """
+    levels = torch.tensor(LEVELS, device=x.device)
+    roughness = torch.stack([_roughness(x, labels, organs, lag) for lag in LAGS], dim=1)
+    codes = []
+    for organ in range(organs):
+        values = x[labels == organ]
+        if len(values) < _MIN_AREA:
+            codes.append(x.new_full((CODE_SIZE,), torch.nan))
+        else:
+            codes.append(torch.cat([_quantiles(values, levels), roughness[organ]]))
+    return torch.stack(codes)
+
+
+def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    """torch.quantile, linear between values, without its limit on how many."""
+    ordered, place = values.sort().values, levels * (len(values) - 1)
+    below = place.long()
+    return torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(values) - 1)], place - below)
+
+
+def _roughness(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
+    """Mean |x(p) - x(p + lag)| over the pairs along rows and columns that lie in the same organ: [organs]."""
+    total, pairs = x.new_zeros(organs), x.new_zeros(organs)
+    for axis in (1, 2):
+        count = x.shape[axis] - lag
+        a, b = (labels.narrow(axis, start, count) for start in (0, lag))
+        apart = (x.narrow(axis, 0, count) - x.narrow(axis, lag, count)).abs()
+        inside = F.one_hot(torch.where(a == b, a, organs), organs + 1)[..., :organs].flatten(0, 2).to(x.dtype)
+        total, pairs = total + apart.flatten() @ inside, pairs + inside.sum(0)
+    return total / pairs.clamp(min=1)
+
+
+def mixed(codes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted mean of codes [CODE_SIZE] of one organ; the missing have no say, and of none it is missing too."""
+    present = [(code, weight) for code, weight in zip(codes, weights, strict=True) if not code.isnan().any()]
+    if not present:
+        return torch.full((CODE_SIZE,), torch.nan)
+    return sum((code * weight for code, weight in present), torch.zeros(CODE_SIZE)) / sum(w for _, w in present)
+
+
+# --- codes in a model card, in HU -----------------------------------------------------------------------------------
+
+
+def codes_to_json(codes: Tensor, anatomy: Anatomy, hu: HuRange) -> dict[str, list[float]]:
+    """Codes [organs, CODE_SIZE] of slices in [-1, 1] as numbers in HU by the organ's name; missing organs left out."""
+    quantiles, roughness = codes.double().split((len(LEVELS), len(LAGS)), dim=1)
+    in_hu = torch.cat([hu.to_hu(quantiles), roughness * (hu.high - hu.low) / 2], dim=1)
+    rows = zip(anatomy.organs, in_hu, strict=True)
+    return {organ.name: [round(v, 2) for v in row.tolist()] for organ, row in rows if not row.isnan().any()}
+
+
+def codes_from_json(told: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> Tensor:
+    """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code."""
+    missing = [torch.nan] * CODE_SIZE
+    in_hu = torch.tensor([told.get(organ.name, missing) for organ in anatomy.organs], dtype=torch.float64)
+    quantiles, roughness = in_hu.split((len(LEVELS), len(LAGS)), dim=1)
+    span = (hu.high - hu.low) / 2
+    return torch.cat([(quantiles - hu.low) / span - 1, roughness / span], dim=1).float()

@@ -1,0 +1,192 @@
+"""One generator for many styles: every organ's look comes from a style code, given when the generator is used.
+
+From 8 x 8 up, each block enlarges by two, convolves, adds noise, and scales and shifts every pixel as the style of its
+organ says: modulation by region as in SEAN (Zhu et al., arXiv 1911.12861) and CLADE (Tan et al., arXiv 2012.04644),
+noise with a gain per organ, scale and channel after StyleGAN (Karras et al., arXiv 1812.04948). The last layer scores
+how bright each pixel is among those of its organ; its HU is the style's quantile of that score. So HU are the style's
+by construction, also for a style never seen, and what is learned is where in an organ the bright and the dark lie.
+
+Shapes: N images in a batch, S their side in pixels, O organs.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import NormalDist
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from .perceptual import Windows
+from .style_codes import CODE_SIZE, LEVELS
+
+_BOTTOM = 8  # side in pixels of the first block
+_STYLE_WIDTH = 64
+_SCORES = [NormalDist().inv_cdf(level) for level in LEVELS]  # normal scores of the codes' quantiles
+
+
+class OrganShares(nn.Module):
+    """The map y [N, 1, S, S] as one channel an organ [N, O, S, S]: 1 where the organ is, else 0."""
+
+    def __init__(self, grays: Sequence[int]) -> None:
+        super().__init__()
+        self.y_of_organ: Tensor
+        self.register_buffer("y_of_organ", torch.tensor(grays).float().view(1, -1, 1, 1) / 127.5 - 1, persistent=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return ((y - self.y_of_organ).abs() < 1e-3).float()
+
+
+class NormalizedCodes(nn.Module):
+    """Codes [N, O, CODE_SIZE] less their organ's mean over the training slices, over the deviation; missing ones are 0.
+
+    Beyond three deviations codes are cut off: a style unlike all training data is taken for the most extreme of them.
+    """
+
+    def __init__(self, organs: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(organs, CODE_SIZE))
+        self.register_buffer("deviation", torch.ones(organs, CODE_SIZE))
+
+    def learn(self, codes: Tensor) -> None:
+        """Takes mean and deviation of the codes [slices, O, CODE_SIZE], those missing left out."""
+        self.mean = codes.nanmean(0).nan_to_num()
+        self.deviation = (codes - self.mean).square().nanmean(0).sqrt().nan_to_num().clamp(min=0.01)
+
+    def filled(self, codes: Tensor) -> Tensor:
+        """Codes as they are, the missing ones with the mean."""
+        return torch.where(codes.isnan(), self.mean, codes)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return ((self.filled(codes) - self.mean) / self.deviation).clamp(-3, 3)
+
+
+class Waves(nn.Module):
+    """A noise code as a random field: as many plane waves as it has numbers, which are their amplitudes.
+
+    A field is normal with deviation 1 and the same everywhere, white up to the pixels' own frequency; it says nothing
+    of where in the image a pixel is. Without a random number drawn: the same on every device, smooth in the code.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.waves: Tensor  # frequency along rows and along columns in radians a pixel, phase: [3, count]
+        frequency, direction, phase = math.pi * torch.rand(count).sqrt(), *(2 * math.pi * torch.rand(2, count))
+        self.register_buffer("waves", torch.stack([frequency * direction.cos(), frequency * direction.sin(), phase]))
+
+    def forward(self, z: Tensor, side: int) -> Tensor:
+        """z [N, count] -> [N, 1, side, side]."""
+        place = torch.arange(side, device=z.device)
+        down, across = self.waves[0, :, None] * place + self.waves[2, :, None], self.waves[1, :, None] * place
+        even = torch.einsum("nk,ki,kj->nij", z, down.cos(), across.cos())
+        odd = torch.einsum("nk,ki,kj->nij", z, down.sin(), across.sin())
+        return (even - odd)[:, None] * math.sqrt(2 / z.shape[1])
+
+
+class _Modulated(nn.Module):
+    """Convolve, add noise, normalize each pixel, then scale and shift it as its organ's style says."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.by_style = nn.Linear(_STYLE_WIDTH, 3 * channels_out)  # scale, shift, gain of the noise
+
+    def forward(self, h: Tensor, shares: Tensor, styles: Tensor, noise: Tensor) -> Tensor:
+        """h [N, C, s, s], shares [N, O, s, s], styles [N, O, W], noise [N, 1, s, s] -> [N, C', s, s]."""
+        scale, shift, gain = torch.einsum("nohw,noc->nchw", shares, self.by_style(styles)).chunk(3, dim=1)
+        h = self.conv(h) + gain * noise
+        h = h * (h.square().mean(1, keepdim=True) + 1e-6).rsqrt()  # of the pixel alone: organs don't touch each other
+        return F.leaky_relu(h * (1 + scale) + shift, 0.2)
+
+
+class StyleGenerator(nn.Module):
+    """G(y, z, codes) -> x: a segmentation map, a noise code and a style code for every organ to a CT slice."""
+
+    def __init__(self, size: int, grays: Sequence[int], noise_size: int) -> None:
+        """grays: the organs' grays in the map, as in the organ table."""
+        super().__init__()
+        self.size, self.noise_size = size, noise_size
+        organs = len(grays)
+        self.shares, self.normalized = OrganShares(grays), NormalizedCodes(organs)
+        self.organ = nn.Parameter(torch.randn(organs, _STYLE_WIDTH))
+        self.style = nn.Sequential(
+            *(nn.Linear(CODE_SIZE + _STYLE_WIDTH, 2 * _STYLE_WIDTH), nn.LeakyReLU(0.2)),
+            *(nn.Linear(2 * _STYLE_WIDTH, _STYLE_WIDTH), nn.LeakyReLU(0.2)),
+        )
+        self.sides = [_BOTTOM << level for level in range(int(math.log2(size // _BOTTOM)) + 1)]
+        widths = [max(24, min(128, 4096 // side)) for side in self.sides]
+        self.start = nn.Conv2d(organs, widths[0], 3, padding=1)
+        self.waves = nn.ModuleList(Waves(noise_size) for _ in self.sides)
+        self.enlarged = nn.ModuleList(_Modulated(a, b) for a, b in zip([widths[0], *widths], widths, strict=False))
+        self.refined = nn.ModuleList(_Modulated(width, width) for width in widths)
+        self.score = nn.Conv2d(widths[-1], 1, 3, padding=1)
+
+    def forward(self, y: Tensor, z: Tensor, codes: Tensor) -> Tensor:
+        """y [N, 1, S, S] in [-1, 1], z [N, noise_size], codes [N, O, CODE_SIZE], NaN: missing -> x [N, 1, S, S]."""
+        shares = self.shares(y)
+        by_organ = self.organ.expand(len(y), -1, -1)
+        styles = self.style(torch.cat([self.normalized(codes), by_organ], dim=2))
+        h = self.start(F.adaptive_avg_pool2d(shares, self.sides[0]))
+        for side, waves, enlarged, refined in zip(self.sides, self.waves, self.enlarged, self.refined, strict=True):
+            here, noise = F.adaptive_avg_pool2d(shares, side), waves(z, side)
+            h = enlarged(F.interpolate(h, size=(side, side), mode="nearest"), here, styles, noise)
+            h = refined(h, here, styles, noise)
+        with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
+            return in_style(normal_scores(self.score(h.float()), shares), shares, self.normalized.filled(codes))
+
+
+def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
+    """h [N, 1, S, S] with mean 0 and deviation 1 within every organ: which pixels of it are dark, which bright."""
+    area = shares.sum((2, 3)).clamp(min=1)  # [N, O]
+
+    def mean(values: Tensor) -> Tensor:
+        """Of each organ, at every pixel of it: [N, 1, S, S]."""
+        means = torch.einsum("nohw,nchw->no", shares, values) / area
+        return torch.einsum("nohw,no->nhw", shares, means)[:, None]
+
+    centered = h - mean(h)
+    return centered * (mean(centered.square()) + 1e-4).rsqrt()
+
+
+def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
+    """Normal scores [N, 1, S, S] as quantiles of their organ's style, codes [N, O, CODE_SIZE] -> x [N, 1, S, S].
+
+    The Gaussian anamorphosis of geostatistics (Journel and Huijbregts 1978): a pixel whose score has the probability p
+    in the normal distribution gets the quantile of p; straight between the LEVELS' quantiles, flat beyond them.
+    """
+    quantiles = codes[..., : len(LEVELS)]
+    knots = torch.tensor(_SCORES, device=scores.device).view(1, -1, 1, 1)
+    steps = torch.einsum("nohw,nok->nkhw", shares, quantiles.diff(dim=2))
+    part = ((scores - knots[:, :-1]) / knots.diff(dim=1)).clamp(0, 1)  # of each step, at or below the score
+    return torch.einsum("nohw,no->nhw", shares, quantiles[..., 0])[:, None] + (part * steps).sum(1, keepdim=True)
+
+
+class PatchDiscriminator(nn.Module):
+    """D(x, y, codes) -> a logit for every patch: is it a CT of this map, in this style?
+
+    A patch discriminator (Isola et al., arXiv 1611.07004), spectrally normalized (Miyato et al., arXiv 1802.05957). It
+    sees the CT through the windows, the map, and at every pixel the style code of its organ.
+    """
+
+    def __init__(self, grays: Sequence[int], windows: Windows) -> None:
+        super().__init__()
+        self.windows, self.shares, self.normalized = windows, OrganShares(grays), NormalizedCodes(len(grays))
+        self.code = nn.Linear(CODE_SIZE, 8)
+        widths = [3 + len(grays) + 8, 48, 96, 192]
+        layers = [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths)]
+        self.layers = nn.ModuleList(spectral_norm(layer) for layer in (*layers, nn.Conv2d(192, 192, 3, padding=1)))
+        self.logit = spectral_norm(nn.Conv2d(192, 1, 3, padding=1))
+
+    def forward(self, x: Tensor, y: Tensor, codes: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """x, y [N, 1, S, S], codes [N, O, CODE_SIZE] -> logits [N, 1, S / 8, S / 8], and the layers' maps."""
+        shares = self.shares(y)
+        style = torch.einsum("nohw,noc->nchw", shares, self.code(self.normalized(codes)))
+        h, maps = torch.cat([2 * self.windows(x) - 1, shares, style], dim=1), []
+        for layer in self.layers:
+            h = F.leaky_relu(layer(h), 0.2)
+            maps.append(h)
+        return self.logit(h), maps

@@ -1,0 +1,70 @@
+"""Organ style codes: measured where the truth is known, mixed, and through a model card."""
+
+import json
+
+import pytest
+import torch
+from CTStyleGenCore.anatomy import load_anatomy
+from CTStyleGenCore.slices import HuRange
+from CTStyleGenCore.style_codes import CODE_SIZE, LAGS, LEVELS, codes_from_json, codes_to_json, measure_codes, mixed
+
+THORAX = load_anatomy("thorax")
+
+
+def halves() -> torch.Tensor:
+    """Labels [2, 32, 32]: left 1, right 2."""
+    labels = torch.ones(2, 32, 32, dtype=torch.int64)
+    labels[:, :, 16:] = 2
+    return labels
+
+
+def test_quantiles_are_torchs_own_of_each_organs_pixels() -> None:
+    x, labels = torch.randn(2, 32, 32), halves()
+    codes = measure_codes(x, labels, 3)
+    for organ in (1, 2):
+        expected = x[labels == organ].quantile(torch.tensor(LEVELS))
+        torch.testing.assert_close(codes[organ, : len(LEVELS)], expected)
+    assert codes[0].isnan().all() and codes.shape == (3, CODE_SIZE)
+
+
+def test_roughness_of_a_ramp_grows_with_the_lag_and_stops_at_the_border() -> None:
+    """A ramp differs by its slope times the lag along columns, not along rows; the step between organs is no one's."""
+    column = torch.arange(32.0).expand(2, 32, 32)
+    x = torch.where(halves() == 1, 0.01 * column, 5 + 0.03 * column)
+    for organ, slope in ((1, 0.01), (2, 0.03)):
+        for number, lag in enumerate(LAGS):
+            across, down = (16 - lag) * 32, 16 * (32 - lag)  # pairs in a slice
+            expected = slope * lag * across / (across + down)
+            assert measure_codes(x, halves(), 3)[organ, len(LEVELS) + number].item() == pytest.approx(
+                expected, rel=1e-4
+            )
+
+
+def test_white_noise_is_as_rough_at_every_lag() -> None:
+    """E |a - b| of independent normal values is 2 / sqrt(pi) deviations."""
+    x = 0.1 * torch.randn(8, 64, 64, generator=torch.Generator().manual_seed(0))
+    roughness = measure_codes(x, torch.ones(8, 64, 64, dtype=torch.int64), 2)[1, len(LEVELS) :]
+    torch.testing.assert_close(roughness, torch.full((3,), 0.1128), rtol=0.02, atol=0)
+
+
+def test_codes_pass_gradients_back() -> None:
+    x = torch.randn(1, 32, 32, requires_grad=True)
+    measure_codes(x, halves()[:1], 3)[1:].sum().backward()
+    assert x.grad is not None and (x.grad != 0).float().mean() > 0.5
+
+
+def test_mixed_codes_are_weighted_means_of_those_present() -> None:
+    a, b, missing = torch.zeros(CODE_SIZE), torch.ones(CODE_SIZE), torch.full((CODE_SIZE,), torch.nan)
+    assert mixed([a, b], [0.3, 0.7]).unique().item() == pytest.approx(0.7)
+    assert torch.equal(mixed([missing, b], [0.3, 0.7]), b) and mixed([missing], [1.0]).isnan().all()
+
+
+def test_a_card_tells_codes_in_hu_and_gives_them_back() -> None:
+    hu = HuRange()
+    x = hu.to_unit(torch.full((1, 32, 32), -850.0) + 50 * torch.randn(1, 32, 32))
+    codes = measure_codes(x, torch.full((1, 32, 32), 2), 6)
+    told = json.loads(json.dumps(codes_to_json(codes, THORAX, hu)))
+    assert list(told) == ["lungs"] and told["lungs"][len(LEVELS) // 2] == pytest.approx(-850, abs=20)
+    torch.testing.assert_close(codes_from_json(told, THORAX, hu), codes, rtol=0, atol=1e-5, equal_nan=True)
+    with pytest.raises(ValueError):
+        codes_from_json({"lungs": [1.0, 2.0]}, THORAX, hu)

@@ -1,0 +1,139 @@
+"""The generator for many styles: HU by score, noise fields, organs apart, missing styles, every size."""
+
+import pytest
+import torch
+from CTStyleGenCore.anatomy import load_anatomy
+from CTStyleGenCore.networks import make_generator
+from CTStyleGenCore.perceptual import Windows
+from CTStyleGenCore.slices import HuRange, gray_map
+from CTStyleGenCore.style_codes import CODE_SIZE, LEVELS, measure_codes
+from CTStyleGenCore.style_generator import (
+    OrganShares,
+    PatchDiscriminator,
+    StyleGenerator,
+    Waves,
+    in_style,
+    normal_scores,
+)
+
+THORAX = load_anatomy("thorax")
+GRAYS = [organ.gray for organ in THORAX.organs]
+
+
+def generator(size: int = 64) -> StyleGenerator:
+    torch.manual_seed(0)
+    G = make_generator("styles", size, THORAX, 200)
+    assert isinstance(G, StyleGenerator)
+    return G.requires_grad_(False)
+
+
+def quarters(size: int = 64) -> torch.Tensor:
+    """Labels [1, size, size]: organs 1 to 4, a quarter each."""
+    row = (torch.arange(size) >= size // 2).long()
+    return (1 + row[:, None] + 2 * row)[None]
+
+
+def codes_of(means: list[float], roughness: float = 0.05) -> torch.Tensor:
+    """[1, 6, CODE_SIZE]: each organ's quantiles within 0.1 of its mean."""
+    quantiles = torch.tensor(means)[:, None] + torch.linspace(-0.1, 0.1, len(LEVELS))
+    return torch.cat([quantiles, torch.full((6, CODE_SIZE - len(LEVELS)), roughness)], dim=1)[None]
+
+
+CODES = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02])
+
+
+def y_of(labels: torch.Tensor) -> torch.Tensor:
+    return gray_map(labels, THORAX)[:, None]
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_every_organ_has_its_styles_hu_even_untrained(size: int) -> None:
+    labels = quarters(size).expand(2, -1, -1)
+    x = generator(size)(y_of(labels), torch.randn(2, 200), CODES.expand(2, -1, -1))
+    assert x.shape == (2, 1, size, size)
+    for organ in range(1, 5):
+        low, high = CODES[0, organ, 0], CODES[0, organ, len(LEVELS) - 1]
+        inside = x[:, 0][labels == organ]
+        assert low <= inside.min() and inside.max() <= high
+
+
+@pytest.mark.parametrize("size", [512, 1024])
+def test_large_sizes_have_the_right_shape(size: int) -> None:
+    D = PatchDiscriminator(GRAYS, Windows(HuRange())).requires_grad_(False)
+    y = y_of(quarters(size))
+    x = generator(size)(y, torch.randn(1, 200), CODES)
+    logits, _ = D(x, y, CODES)
+    assert x.shape == y.shape and logits.shape == (1, 1, size // 8, size // 8)
+
+
+def test_scores_at_the_levels_are_the_quantiles_and_straight_between() -> None:
+    shares, codes = torch.ones(1, 1, 1, 4), torch.rand(1, 1, CODE_SIZE).sort().values
+    knots, q = torch.special.ndtri(torch.tensor(LEVELS)), codes[0, 0]
+    scores = torch.stack([knots[0] - 1, knots[4], 0.75 * knots[4] + 0.25 * knots[5], knots[-1] + 1]).view(1, 1, 1, 4)
+    expected = torch.stack([q[0], q[4], 0.75 * q[4] + 0.25 * q[5], q[len(LEVELS) - 1]])
+    torch.testing.assert_close(in_style(scores, shares, codes).flatten(), expected)
+
+
+def test_normal_scores_have_every_style_by_its_quantiles() -> None:
+    """Normal noise, whatever its mean and deviation in an organ, becomes an image with that organ's style."""
+    torch.manual_seed(0)
+    labels = quarters(128)
+    shares = OrganShares(GRAYS)(y_of(labels))
+    noise = torch.randn(1, 1, 128, 128) * (1 + labels[:, None]) + 10 * labels[:, None]
+    scores = normal_scores(noise, shares)
+    codes = measure_codes(torch.rand(1, 128, 128) ** 3, labels, 6)[None].nan_to_num()
+    measured = measure_codes(in_style(scores, shares, codes)[0], labels, 6)[1:5, : len(LEVELS)]
+    for organ in range(1, 5):
+        inside = scores[0, 0][labels[0] == organ]
+        assert inside.mean().abs() < 1e-3 and abs(inside.std() - 1) < 1e-2
+    torch.testing.assert_close(measured, codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.03)
+
+
+def test_waves_are_white_noise_that_says_nothing_of_the_place() -> None:
+    torch.manual_seed(0)
+    fields = Waves(200)(torch.randn(400, 200), 32)[:, 0]
+    assert fields.mean(0).abs().max() < 0.25 and (fields.std(0) - 1).abs().max() < 0.25
+    neighbors = (fields[:, :, 1:] * fields[:, :, :-1]).mean()
+    assert abs(neighbors) < 0.25  # not smooth: 0 for white noise, 1 for one wave of the whole width
+
+
+def test_noise_codes_move_no_border() -> None:
+    """Noise changes every organ, and each organ stays within its own HU."""
+    G, labels = generator(), quarters()
+    a, b = (G(y_of(labels), torch.randn(1, 200), CODES) for _ in range(2))
+    for organ in range(1, 5):
+        assert (a - b)[0, 0][labels[0] == organ].abs().mean() > 0
+        for x in (a, b):
+            assert (x[0, 0][labels[0] == organ] - CODES[0, organ, : len(LEVELS)].mean()).abs().max() <= 0.1001
+
+
+def test_an_organs_style_changes_that_organ() -> None:
+    G, labels, z = generator(), quarters(), torch.randn(1, 200)
+    other = CODES.clone()
+    other[:, 2] += 0.3
+    change = (G(y_of(labels), z, other) - G(y_of(labels), z, CODES))[0, 0].abs()
+    assert change[labels[0] == 2].mean() > 10 * change[labels[0] != 2].mean()
+
+
+def test_a_missing_style_is_the_mean_one() -> None:
+    G, labels, z = generator(), quarters(), torch.randn(1, 200)
+    G.normalized.learn(torch.cat([CODES - 0.1, CODES + 0.1]))
+    missing = CODES.clone()
+    missing[:, 3] = torch.nan
+    torch.testing.assert_close(G(y_of(labels), z, missing), G(y_of(labels), z, CODES))
+
+
+def test_an_image_does_not_depend_on_its_batch() -> None:
+    G, labels, z = generator(), torch.randint(0, 6, (3, 64, 64)), torch.randn(3, 200)
+    codes = CODES + 0.1 * torch.randn(3, 6, 1)
+    together = G(y_of(labels), z, codes)
+    alone = torch.cat([G(y_of(labels[i : i + 1]), z[i : i + 1], codes[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_are_the_radiologists() -> None:
+    hu = torch.tensor([-1350.0, -600.0, 150.0, -160.0, 40.0, 240.0, -500.0, 400.0])
+    shown = Windows(HuRange(-2000, 2000))(HuRange(-2000, 2000).to_unit(hu).view(1, 1, 1, -1))[0, :, 0]
+    torch.testing.assert_close(shown[0, :3], torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(shown[1, 3:6], torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(shown[2, 6:], torch.tensor([0.0, 0.5]))
