@@ -2,15 +2,19 @@
 
 import sys
 import unittest
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import slicer
-from CTStyleGenLib import synthesis
+from CTStyleGenLib import expansion, synthesis, training
 from CTStyleGenLib.generate_panel import GeneratePanel
+from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
+from CTStyleGenLib.models import modelsFolder
+from CTStyleGenLib.models_panel import ModelsPanel
 from CTStyleGenLib.panel import Panel
 from CTStyleGenLib.parameters import CTStyleGenParameterNode
+from CTStyleGenLib.training_cases import CaseChecks, Given, casesFrom
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -60,9 +64,10 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = CTStyleGenLogic()
-        self.panels = [GeneratePanel(self.logic)]
+        self.panels = [GeneratePanel(self.logic), ModelsPanel(self.logic)]
         for panel in self.panels:
             self.ui.panelTabs.addTab(panel.widget, panel.title)
+        self.ui.panelTabs.connect("currentChanged(int)", self.onTabChanged)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
 
@@ -72,12 +77,14 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         for panel in self.panels:
             panel.cleanup()
+        closeJobQueue()
 
     def enter(self) -> None:
         """Called each time the module is opened."""
         self.setParameterNode(self.logic.getParameterNode())
         for panel in self.panels:
             panel.enter()
+        self.onTabChanged(self.ui.panelTabs.currentIndex)
 
     def exit(self) -> None:
         """Called each time another module is opened."""
@@ -100,6 +107,10 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.setParameterNode(self.logic.getParameterNode())
 
+    def onTabChanged(self, index: int) -> None:
+        """Tells the panel that can be seen now."""
+        self.panels[index].shown()
+
     def setParameterNode(self, parameterNode: CTStyleGenParameterNode | None) -> None:
         """Binds all panels to the parameters of a scene, or to none."""
         for panel in self.panels:
@@ -113,6 +124,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
     >>> logic.check(segmentationNode, model="chest.ctstyle").problems
     ("The segment 'Tumor' is left out: ...",)
     >>> volumeNode = logic.synthesize(segmentationNode, model="chest.ctstyle", seed=3)
+    >>> job = logic.synthesize(segmentationNode, model="chest.ctstyle", samples=4, wait=False)
     """
 
     def getParameterNode(self) -> CTStyleGenParameterNode:
@@ -127,9 +139,14 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         *,
         model: str | Path,
         styles: Sequence[str] | None = None,
+        organs: Mapping[str, str | None] | None = None,
+        slices: Sequence[int] | None = None,
+        samples: int = 1,
+        seed: int = 0,
     ) -> synthesis.CheckResult:
         """What would become of each segment (segments), what is wrong (problems), and whether it can start (ready)."""
-        return synthesis.check(segmentationNode, referenceVolumeNode, model, styles)
+        wish = synthesis.Wish(Path(model).absolute(), styles, organs, slices, samples, seed)
+        return synthesis.check(segmentationNode, referenceVolumeNode, wish)
 
     def synthesize(
         self,
@@ -138,17 +155,123 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         *,
         model: str | Path,
         styles: Sequence[str] | None = None,
+        organs: Mapping[str, str | None] | None = None,
+        slices: Sequence[int] | None = None,
+        samples: int = 1,
         seed: int = 0,
         device: str = "auto",
-    ) -> vtkMRMLScalarVolumeNode:
+        output: vtkMRMLScalarVolumeNode | None = None,
+        asSequence: bool = False,
+        wait: bool = True,
+    ) -> Any:
         """A CT for the segmentation, as a new volume node with exactly the reference's grid and parent transform.
 
-        Without a reference it is the volume that the segmentation was drawn on. ``styles``: the model's, unless given,
-        and no others in a model with one look. ``seed``: another one, another CT. ``device``: auto, cpu or cuda.
-        Waits until the CT is there. Raises CTStyleGenCore.errors.InputError, with one sentence, for bad input, and
+        Without a reference it is the volume that the segmentation was drawn on. ``styles``: whose look, for all organs
+        ("B") or for one ("lungs=B:0.7", "lungs=A:0.3"); without, as the model has it. ``organs``: the organ of a
+        segment, by its name or ID, where it isn't recognized; None leaves it out. ``slices``: consecutive axial slices,
+        from 0 as they are stored; the volume has only these. ``samples``: more than one give a list of volumes in a
+        folder or, ``asSequence``, a volume that shows a sequence. ``seed``: another one, another CT. ``device``: auto,
+        cpu or cuda. ``output``: a synthetic volume that gets the result instead of a new one; of a range of slices only
+        those, if it has the others.
+
+        Waits until the CT is there, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose
+        turn comes after those before it. Raises CTStyleGenCore.errors.InputError, with one sentence, for bad input, and
         CTStyleGenLib.jobs.JobError when the process that computes fails; then nothing is added to the scene.
         """
-        return synthesis.synthesize(segmentationNode, referenceVolumeNode, model, styles, seed, device)
+        wish = synthesis.Wish(Path(model).absolute(), styles, organs, slices, samples, seed, device)
+        job = synthesis.SynthesisJob(segmentationNode, referenceVolumeNode, wish, output, asSequence)
+        if wait:
+            return job.wait()
+        jobQueue().add(job)
+        return job
+
+    def train(
+        self,
+        cases: Given,
+        *,
+        styles: Sequence[str | vtkMRMLScalarVolumeNode],
+        name: str,
+        preset: str = training.DEFAULT,
+        size: int = 256,
+        epochs: int | None = None,
+        steps: int | None = None,
+        device: str = "auto",
+        features: str = "auto",
+        featureWeights: str | Path | None = None,
+        download: bool = False,
+        seed: int = 0,
+        outlives: bool = False,
+        wait: bool = False,
+    ) -> training.Training:
+        """Trains a model: NAME.ctstyle in the models folder. Returns the training at once unless it is to ``wait``.
+
+        ``cases``: pairs of a CT and its segmentation, by name ({"case-1": (volumeNode, segmentationNode), ...}) or in a
+        list, or a folder of cases. Names go into the model's card: never a patient's. ``styles``: the cases whose look
+        is learned, by name or by CT node. ``size``: pixels of a slice's side. ``epochs``: passes over the slices; or
+        ``steps``. ``features``: auto, vgg19, vgg16 or random, with the VGG's weights from the file ``featureWeights``
+        or, where they are missing and ``download`` says so, from pytorch.org. ``outlives``: goes on when Slicer ends;
+        else it pauses then. Raises CTStyleGenCore.errors.InputError, with one sentence, for bad input, before anything
+        is begun; and what `Training.wait` raises.
+        """
+        options = training.TrainingOptions(
+            name, styles, preset, size, epochs, steps, device, features, featureWeights, download, seed, outlives
+        )
+        started = training.start(casesFrom(cases), options, modelsFolder())
+        if wait:
+            started.wait()
+        return started
+
+    def checkTraining(self, cases: Given, **options: Any) -> training.TrainingCheck:
+        """What `train` would find wrong with the same arguments, and about how long it would take. Begins nothing."""
+        asked = training.TrainingOptions(**options)
+        return training.check(casesFrom(cases), asked, modelsFolder(), CaseChecks())
+
+    def expand(
+        self,
+        cases: Given,
+        output: str | Path,
+        *,
+        model: str | Path,
+        perCase: int,
+        amount: float = 6.0,
+        styles: Sequence[str] = (),
+        labels: str = "organs",
+        splits: str | Path | None = None,
+        dicom: bool = False,
+        seed: int = 0,
+        device: str = "auto",
+        resume: bool = False,
+        wait: bool = True,
+    ) -> Any:
+        """Makes an annotated data set, ``perCase`` images of each case, and returns its folder ``output``.
+
+        It is an nnU-Net raw data set, with a manifest.csv of where each image comes from. ``cases``: as of `train`.
+        ``amount``: how far anatomy moves at most, in mm. ``styles``: the look of all images, as of `synthesize`;
+        without, the model's styles in turn. ``labels``: "organs", the values of the organ table, or "source", those of
+        the cases' own segmentations in a folder. ``splits``: a JSON file, {"train": [...], "test": [...]}, outside of
+        whose "train" no patient is used. ``dicom``: DICOM as well. ``resume``: goes on with a data set that was stopped.
+
+        Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after those
+        before it. Raises as `synthesize`; images that are whole are kept.
+        """
+        options = expansion.ExpansionOptions(
+            cases, model, output, perCase, amount, styles, labels, splits, dicom, seed, device, resume
+        )
+        job = expansion.ExpansionJob(options)
+        if wait:
+            return job.wait()
+        jobQueue().add(job)
+        return job
+
+    def estimateExpansion(
+        self, cases: Given, *, perCase: int, splits: str | Path | None = None, dicom: bool = False
+    ) -> expansion.Estimate:
+        """What `expand` would make: its cases, images, and size_bytes, roughly."""
+        return expansion.estimateExpansion(cases, perCase, splits, dicom)
+
+    def trainings(self) -> list[training.Training]:
+        """All trainings of the models folder, at work, paused or done, whichever Slicer started them; newest first."""
+        return training.trainings(modelsFolder())
 
 
 class CTStyleGenTest(ScriptedLoadableModuleTest):

@@ -4,7 +4,7 @@ Every segment is resampled (nearest voxel) by itself, from its own labelmap, bec
 overlapping segments, and because Slicer's exporters take an empty list of segments for "all of them".
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -13,11 +13,15 @@ import slicer
 import vtk
 from CTStyleGenCore.anatomy import Anatomy, Organ, SegmentReport
 from CTStyleGenCore.errors import InputError
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .geometry import arrayFromMatrix, gridSize, ijkToRAS, requireGrid
+from .geometry import Extent, arrayFromMatrix, extentOfSlices, gridSize, ijkToRAS, part, requireGrid
 
 Box = tuple[slice, slice, slice]  # of an array [k, j, i]
+Organs = Mapping[str, "str | None"]  # by segment ID or name: the organ that it is taken for; None: it is left out
+ORGAN_TAG = "CTStyleGen.Organ"  # of a segment: the organ that the user chose for it
+LEFT_OUT = "-"  # the tag's value for a segment that the user left out
 _BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
@@ -35,7 +39,8 @@ class _Segment:
     """One segment, its organ, and its voxels in two grids."""
 
     name: str
-    organ: Organ | None  # None: the table doesn't know it
+    organ: Organ | None  # None: it is left out
+    known: bool  # whether the user or the organ table says so
     box: Box  # where in the reference's grid the mask lies
     mask: np.ndarray  # bool, the size of the box
     empty: bool  # in its own grid
@@ -46,29 +51,66 @@ def conditioningFromSegmentation(
     segmentationNode: "slicer.vtkMRMLSegmentationNode",
     referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode",
     anatomy: Anatomy,
+    organs: Organs | None = None,
 ) -> Conditioning:
     """Organ labels in the reference's grid. Hidden segments count, too; where segments overlap the later organ wins.
 
-    Both nodes may be under any linear transforms, or both under the same transform. Raises InputError when a node is
-    missing or empty, a transform isn't linear, the organ table knows no segment, or nothing lies inside the reference.
+    A segment is the organ that ``organs`` says, else the one of its tag CTStyleGen.Organ, else the one that the organ
+    table finds. Both nodes may be under any linear transforms, or both under the same transform. Raises InputError when
+    a node is missing or empty, a transform isn't linear, the organ table knows no segment, or nothing lies inside the
+    reference.
     """
     segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
     toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
-    segments = list(_segments(segmentation, toVoxels, gridSize(referenceVolumeNode), anatomy))
+    size = gridSize(referenceVolumeNode)
+    segments = [
+        _resampled(segment, organ, known, toVoxels, size)
+        for segment, organ, known in _recognized(segmentation, anatomy, organs or {})
+    ]
     if not any(segment.organ for segment in segments):
         names = ", ".join(f"'{segment.name}'" for segment in segments)
         raise InputError(
-            f"The organ table '{anatomy.name}' knows none of the segments of '{segmentationNode.GetName()}' ({names}): "
-            f"rename a segment or set its terminology; the table knows {anatomy.known()}."
+            _(
+                "The organ table '{table}' knows none of the segments of '{segmentation}' ({names}): "
+                "choose their organs, rename a segment or set its terminology; the table knows {known}."
+            ).format(table=anatomy.name, segmentation=segmentationNode.GetName(), names=names, known=anatomy.known())
         )
-    labels, reports = _paint(segments, gridSize(referenceVolumeNode), anatomy)
+    labels, reports = _paint(segments, size, anatomy)
     if not labels.any():
         raise InputError(
-            f"No segment of '{segmentationNode.GetName()}' that the organ table knows has a voxel inside the volume "
-            f"'{referenceVolumeNode.GetName()}': choose a volume that overlaps the segmentation."
+            _(
+                "No segment of '{segmentation}' that the organ table knows has a voxel inside the volume '{volume}': "
+                "choose a volume that overlaps the segmentation."
+            ).format(segmentation=segmentationNode.GetName(), volume=referenceVolumeNode.GetName())
         )
     problems = tuple(_problems(segments, reports, anatomy))
     return Conditioning(labels, reports, problems)
+
+
+def labelsOfSlice(
+    segmentationNode: "slicer.vtkMRMLSegmentationNode",
+    referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode",
+    anatomy: Anatomy,
+    number: int,
+    organs: Organs | None = None,
+) -> np.ndarray:
+    """The organ labels of one axial slice alone, uint8 [k, j, i] with one slice: as in `conditioningFromSegmentation`.
+
+    Quick enough to follow a brush. Raises InputError when a node is missing or empty, or a transform isn't linear.
+    """
+    segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
+    toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
+    extent = extentOfSlices(referenceVolumeNode, range(number, number + 1))
+    segments = []
+    for segment, organ, known in _recognized(segmentation, anatomy, organs or {}):
+        labelmap = segment.GetRepresentation(_BINARY)
+        if organ and _hasVoxels(labelmap):
+            mask = _reslice(labelmap, toVoxels @ _imageToWorld(labelmap), extent) == segment.GetLabelValue()
+            whole = (slice(None), slice(None), slice(None))
+            segments.append(_Segment(segment.GetName(), organ, known, whole, mask, empty=False, outside=0))
+    size = np.subtract(extent[1], extent[0])
+    labels, _reports = _paint(segments, (int(size[0]), int(size[1]), int(size[2])), anatomy)
+    return labels
 
 
 def referenceOf(segmentationNode: "slicer.vtkMRMLSegmentationNode | None") -> "slicer.vtkMRMLScalarVolumeNode | None":
@@ -84,11 +126,15 @@ def _binarySegmentation(
 ) -> "slicer.vtkSegmentation":
     """The node's segmentation or, if it has no binary labelmaps (surfaces from STL), a converted copy of it."""
     if segmentationNode is None or not segmentationNode.IsA("vtkMRMLSegmentationNode"):
-        raise InputError("There is no segmentation: choose the segmentation to make a CT from.")
+        raise InputError(_("There is no segmentation: choose the segmentation to make a CT from."))
     requireGrid(referenceVolumeNode)
     segmentation = segmentationNode.GetSegmentation()
     if not segmentation.GetNumberOfSegments():
-        raise InputError(f"The segmentation '{segmentationNode.GetName()}' has no segments: add one or choose another.")
+        raise InputError(
+            _("The segmentation '{name}' has no segments: add one or choose another.").format(
+                name=segmentationNode.GetName()
+            )
+        )
     if segmentation.ContainsRepresentation(_BINARY):
         return segmentation
     copy = slicer.vtkSegmentation()
@@ -99,8 +145,10 @@ def _binarySegmentation(
     )
     if not copy.CreateRepresentation(_BINARY):
         raise InputError(
-            f"The segmentation '{segmentationNode.GetName()}' can't be turned into binary labelmaps: "
-            "create that representation in the Segmentations module."
+            _(
+                "The segmentation '{name}' can't be turned into binary labelmaps: "
+                "create that representation in the Segmentations module."
+            ).format(name=segmentationNode.GetName())
         )
     return copy
 
@@ -124,26 +172,57 @@ def _segmentationToVoxels(
     )
     if not slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(between, linear):
         raise InputError(
-            f"A non-linear transform lies between '{segmentationNode.GetName()}' and "
-            f"'{referenceVolumeNode.GetName()}': harden it, or put both under the same transform."
+            _(
+                "A non-linear transform lies between '{segmentation}' and '{volume}': "
+                "harden it, or put both under the same transform."
+            ).format(segmentation=segmentationNode.GetName(), volume=referenceVolumeNode.GetName())
         )
     matrix = np.linalg.inv(ijkToRAS(referenceVolumeNode)) @ arrayFromMatrix(linear.GetMatrix())
     if not np.all(np.isfinite(matrix)) or np.linalg.matrix_rank(matrix) < 4:
         raise InputError(
-            f"The transform of '{segmentationNode.GetName()}' or '{referenceVolumeNode.GetName()}' can't be inverted: "
-            "correct or remove it."
+            _("The transform of '{segmentation}' or '{volume}' can't be inverted: correct or remove it.").format(
+                segmentation=segmentationNode.GetName(), volume=referenceVolumeNode.GetName()
+            )
         )
     return matrix
 
 
-def _segments(
-    segmentation: "slicer.vtkSegmentation", toVoxels: np.ndarray, size: tuple[int, int, int], anatomy: Anatomy
-) -> Iterator[_Segment]:
-    """All segments, placed in the organ table and resampled to a grid of that size (i, j, k)."""
-    for segmentId in segmentation.GetSegmentIDs():
+def _recognized(
+    segmentation: "slicer.vtkSegmentation", anatomy: Anatomy, organs: Organs
+) -> Iterator[tuple["slicer.vtkSegment", Organ | None, bool]]:
+    """All segments, with their organ (None: left out) and whether it is known what they are."""
+    segmentIds = segmentation.GetSegmentIDs()
+    names = [segmentation.GetSegment(segmentId).GetName() for segmentId in segmentIds]
+    if unknown := [name for name in organs if name not in segmentIds and name not in names]:
+        raise InputError(
+            _("There is no segment '{name}' to choose an organ for: the segments are {names}.").format(
+                name=unknown[0], names=", ".join(names)
+            )
+        )
+    for segmentId in segmentIds:
         segment = segmentation.GetSegment(segmentId)
-        organ = anatomy.place(segment.GetName(), _snomedCode(segment))
-        yield _resampled(segment, organ, toVoxels, size)
+        key = segmentId if segmentId in organs else segment.GetName()
+        tag = chosenOrgan(segment)
+        if key in organs:
+            name = organs[key]
+            yield segment, anatomy.organ(name) if name else None, True
+        elif tag == LEFT_OUT:
+            yield segment, None, True
+        else:
+            chosen = next((organ for organ in anatomy.organs if organ.name == tag), None)
+            organ = chosen or recognizedOrgan(segment, anatomy)
+            yield segment, organ, organ is not None
+
+
+def chosenOrgan(segment: "slicer.vtkSegment") -> str:
+    """What the user chose for the segment: the name of an organ, LEFT_OUT, or nothing."""
+    value = vtk.reference("")
+    return str(value) if segment.GetTag(ORGAN_TAG, value) else ""
+
+
+def recognizedOrgan(segment: "slicer.vtkSegment", anatomy: Anatomy) -> Organ | None:
+    """The organ that a segment's terminology or name says, whatever the user chose; None for an unknown one."""
+    return anatomy.place(segment.GetName(), _snomedCode(segment))
 
 
 def _snomedCode(segment: "slicer.vtkSegment") -> str | None:
@@ -159,26 +238,35 @@ def _snomedCode(segment: "slicer.vtkSegment") -> str | None:
 
 
 def _resampled(
-    segment: "slicer.vtkSegment", organ: Organ | None, toVoxels: np.ndarray, size: tuple[int, int, int]
+    segment: "slicer.vtkSegment", organ: Organ | None, known: bool, toVoxels: np.ndarray, size: tuple[int, int, int]
 ) -> _Segment:
     """The segment with its mask in a grid of that size (i, j, k); toVoxels: segmentation points to voxel indices."""
     labelmap = segment.GetRepresentation(_BINARY)
     own, first = _ownMask(labelmap, segment.GetLabelValue())
     if own is None:
-        return _Segment(segment.GetName(), organ, *_nothing(), empty=True, outside=0)
-    imageToWorld = vtk.vtkMatrix4x4()
-    labelmap.GetImageToWorldMatrix(imageToWorld)
-    ownToVoxels = toVoxels @ arrayFromMatrix(imageToWorld)
+        return _Segment(segment.GetName(), organ, known, *_nothing(), empty=True, outside=0)
+    ownToVoxels = toVoxels @ _imageToWorld(labelmap)
     low, high = _bounds(own, first, ownToVoxels)
     outside = 0
     if np.any(low < -0.5) or np.any(high > np.array(size) - 0.5):
         outside = _countOutside(own, first, ownToVoxels, size)
     start, stop = np.maximum(np.floor(low), 0).astype(int), np.minimum(np.ceil(high) + 1, size).astype(int)
     if np.any(start >= stop):
-        return _Segment(segment.GetName(), organ, *_nothing(), empty=False, outside=outside)
-    mask = _reslice(labelmap, ownToVoxels, start, stop) == segment.GetLabelValue()
-    i, j, k = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
-    return _Segment(segment.GetName(), organ, (k, j, i), mask, empty=False, outside=outside)
+        return _Segment(segment.GetName(), organ, known, *_nothing(), empty=False, outside=outside)
+    extent = (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
+    mask = _reslice(labelmap, ownToVoxels, extent) == segment.GetLabelValue()
+    return _Segment(segment.GetName(), organ, known, part(extent), mask, empty=False, outside=outside)
+
+
+def _hasVoxels(labelmap: "slicer.vtkOrientedImageData | None") -> bool:
+    return labelmap is not None and not labelmap.IsEmpty() and labelmap.GetPointData().GetScalars() is not None
+
+
+def _imageToWorld(labelmap: "slicer.vtkOrientedImageData") -> np.ndarray:
+    """4x4: the labelmap's indices to the segmentation's coordinates."""
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    return arrayFromMatrix(matrix)
 
 
 def _nothing() -> tuple[Box, np.ndarray]:
@@ -192,7 +280,7 @@ def _ownMask(labelmap: "slicer.vtkOrientedImageData | None", value: int) -> tupl
     None for an empty segment. Segments that don't overlap share a labelmap, and each has its own value there.
     """
     first = np.zeros(3)
-    if labelmap is None or labelmap.IsEmpty() or labelmap.GetPointData().GetScalars() is None:
+    if labelmap is None or not _hasVoxels(labelmap):
         return None, first
     values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
     mask = values == value
@@ -226,10 +314,8 @@ def _countOutside(own: np.ndarray, first: np.ndarray, ownToVoxels: np.ndarray, s
     return count
 
 
-def _reslice(
-    labelmap: "slicer.vtkOrientedImageData", ownToVoxels: np.ndarray, start: np.ndarray, stop: np.ndarray
-) -> np.ndarray:
-    """The labelmap's nearest values at the reference's voxels, start up to stop (i, j, k), as an array [k, j, i]."""
+def _reslice(labelmap: "slicer.vtkOrientedImageData", ownToVoxels: np.ndarray, extent: Extent) -> np.ndarray:
+    """The labelmap's nearest values at the reference's voxels in the extent, as an array [k, j, i]."""
     indices = vtk.vtkImageData()  # the labelmap's voxels, placed at their own indices
     indices.SetExtent(labelmap.GetExtent())
     indices.GetPointData().SetScalars(labelmap.GetPointData().GetScalars())
@@ -241,7 +327,7 @@ def _reslice(
     reslice.SetInterpolationModeToNearestNeighbor()
     reslice.SetOutputOrigin(0, 0, 0)
     reslice.SetOutputSpacing(1, 1, 1)
-    reslice.SetOutputExtent(np.stack([start, stop - 1], axis=-1).ravel().tolist())
+    reslice.SetOutputExtent([edge for first, after in zip(*extent, strict=True) for edge in (first, after - 1)])
     reslice.Update()
     output = reslice.GetOutput()
     return vtk_to_numpy(output.GetPointData().GetScalars()).reshape(output.GetDimensions()[::-1])
@@ -257,9 +343,9 @@ def _paint(
     for organ in reversed(anatomy.organs):
         for number, segment in enumerate(segments):
             if segment.organ == organ:
-                part = labels[segment.box]
-                overlapped[number] = int(np.count_nonzero(segment.mask & (part != 0) & (part != organ.label)))
-                part[segment.mask & (part == 0)] = organ.label
+                painted = labels[segment.box]
+                overlapped[number] = int(np.count_nonzero(segment.mask & (painted != 0) & (painted != organ.label)))
+                painted[segment.mask & (painted == 0)] = organ.label
     reports = tuple(
         SegmentReport(s.name, s.organ.name if s.organ else None, int(np.count_nonzero(s.mask)), overlapped[number])
         for number, s in enumerate(segments)
@@ -268,16 +354,28 @@ def _paint(
 
 
 def _problems(segments: list[_Segment], reports: Iterable[SegmentReport], anatomy: Anatomy) -> Iterator[str]:
-    """A sentence for each segment that the result won't show as drawn."""
+    """A sentence for each segment that the result won't show as drawn, unless the user left it out."""
     for segment, report in zip(segments, reports, strict=True):
-        name = f"The segment '{segment.name}'"
-        if segment.organ is None:
-            yield f"{name} is left out: the organ table '{anatomy.name}' knows neither its terminology nor its name."
-        elif segment.empty:
-            yield f"{name} is empty."
-        elif not report.voxels:
-            yield f"{name} has no voxel in the reference volume: it lies outside, or is thinner than a voxel."
-        elif report.overlapped == report.voxels:
-            yield f"{name} is covered completely by other organs."
-        elif segment.outside:
-            yield f"{name} is cut off: {segment.outside} of its voxels lie outside the reference volume."
+        sentence = _problem(segment, report)
+        if sentence:
+            yield sentence.format(segment=segment.name, table=anatomy.name, voxels=segment.outside)
+
+
+def _problem(segment: _Segment, report: SegmentReport) -> str:
+    if not segment.known:
+        return _(
+            "The segment '{segment}' is left out: the organ table '{table}' knows neither its terminology nor its name."
+        )
+    if segment.organ is None:
+        return ""
+    if segment.empty:
+        return _("The segment '{segment}' is empty.")
+    if not report.voxels:
+        return _(
+            "The segment '{segment}' has no voxel in the reference volume: it lies outside, or is thinner than a voxel."
+        )
+    if report.overlapped == report.voxels:
+        return _("The segment '{segment}' is covered completely by other organs.")
+    if segment.outside:
+        return _("The segment '{segment}' is cut off: {voxels} of its voxels lie outside the reference volume.")
+    return ""

@@ -1,45 +1,415 @@
 """The Generate panel: a CT for a segmentation."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
+import vtk
+from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.model_file import SUFFIX, read_card
 from slicer.i18n import tr as _
 
+from .conditioning import LEFT_OUT, ORGAN_TAG, Organs, chosenOrgan, referenceOf
+from .geometry import sliceCount, sliceInView
+from .job_queue import QueuedJob, State
+from .jobs import JobError
+from .live import Live
+from .models import modelsFolder, storedModels
+from .organ_table import OrganStyles, OrganTable, styleArguments
+from .outputs import SYNTHETIC
 from .panel import Panel
+from .parameters import SliceChoice
+from .speed import expectedSeconds, inWords
+from .synthesis import CheckResult, Wish, pythonCall
+
+_REST_MS = 300  # after a change, before it is checked
+_EDITOR_TAG = "CTStyleGen"
+_EDITS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SegmentsOrderModified", "RepresentationModified")
+_RED = "vtkMRMLSliceNodeRed"
 
 
 class GeneratePanel(Panel):
-    """Segmentation, reference and model in; a synthetic CT beside the reference out."""
+    """Segmentation, reference and model in; a synthetic CT over the reference out."""
 
     def __init__(self, logic: Any) -> None:
         super().__init__("GeneratePanel.ui", logic)
         self.title = _("Generate")
-        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
+        self._jobs: list[QueuedJob] = []  # of this panel, waiting or running
+        self._live: Live | None = None
+        self._models: list[Path] = []  # in the combo box
+        self._followed: Any = None  # the segmentation whose edits are noticed
+        self._organTable = OrganTable(self.ui.organTable, self._onStyles)
+        self._checkTimer = qt.QTimer()
+        self._checkTimer.singleShot = True
+        self._checkTimer.interval = _REST_MS
+        self._checkTimer.connect("timeout()", self.check)
+        self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
+        self.ui.progressBar.hide()
+        self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModel)
+        self.ui.modelFileButton.connect("clicked(bool)", self._onModelFile)
+        self.ui.generateButton.connect("clicked(bool)", self._onGenerate)
+        self.ui.cancelButton.connect("clicked(bool)", self._onCancel)
+        self.ui.copyButton.connect("clicked(bool)", self._onCopy)
+        self.ui.liveCheckBox.connect("toggled(bool)", self._onLive)
+        self.ui.editorSection.connect("contentsCollapsed(bool)", self._updateEditor)
+
+    # --- coming and going ---
 
     def setParameterNode(self, parameterNode: Any) -> None:
-        """Binds the panel; selects the scene's first segmentation if none is."""
-        if parameterNode and not parameterNode.segmentation:
-            segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-            if segmentation:
-                parameterNode.segmentation = segmentation
+        """Binds the panel; selects the scene's first segmentation and the first model if none is."""
+        if parameterNode:
+            if not parameterNode.segmentation:
+                parameterNode.segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+            stored = storedModels()
+            if not parameterNode.model.is_file() and stored:
+                parameterNode.model = stored[0].path
         super().setParameterNode(parameterNode)
+        self._follow(parameterNode.segmentation if parameterNode else None)
+        if not parameterNode:
+            self._checkTimer.stop()
+        self._updateEditor()
+
+    def enter(self) -> None:
+        """Models may have come and gone meanwhile."""
+        self.ui.segmentEditor.setupViewObservations()
+        self._showModels()
+        self.check()
+
+    def exit(self) -> None:
+        """No effect of the embedded editor stays active. Live goes on, for editing in the Segment Editor itself."""
+        self.ui.segmentEditor.setActiveEffect(None)
+        self.ui.segmentEditor.removeViewObservations()
+
+    def cleanup(self) -> None:
+        """Nothing may come back here any more."""
+        self._checkTimer.stop()
+        self._stopLive()
+        for job in self._jobs:
+            job.onEvent = job.onEnd = _nothing
+        self.ui.segmentEditor.setActiveEffect(None)
+        super().cleanup()
+
+    # --- what is asked for ---
+
+    @property
+    def reference(self) -> Any:
+        """The reference CT: the one chosen, else the volume that the segmentation was drawn on; None without."""
+        return self.parameters.referenceVolume or referenceOf(self.parameters.segmentation)
+
+    @property
+    def wish(self) -> Wish:
+        """What the panel asks for. Raises InputError for a model that can't be read."""
+        chosen = self.parameters
+        card = read_card(chosen.model)
+        return Wish(
+            model=chosen.model.absolute(),
+            styles=styleArguments(card, self._styles()) or None,
+            organs=self._organs() or None,
+            slices=self._slices(),
+            samples=chosen.samples,
+            seed=chosen.seed,
+            device=chosen.device.value,
+        )
+
+    def _styles(self) -> OrganStyles:
+        told = json.loads(self.parameters.organStyles or "{}")
+        return {organ: (style, percent) for organ, (style, percent) in told.items()}
+
+    def _organs(self) -> Organs:
+        """The organs that the user chose, by segment name, or by ID where two have the name."""
+        segmentation = self.parameters.segmentation.GetSegmentation() if self.parameters.segmentation else None
+        segments = [(i, segmentation.GetSegment(i)) for i in segmentation.GetSegmentIDs()] if segmentation else []
+        names = [segment.GetName() for _id, segment in segments]
+        chosen = {segmentId: chosenOrgan(segment) for segmentId, segment in segments if segment.HasTag(ORGAN_TAG)}
+        return {
+            name if names.count(name) == 1 else segmentId: None if chosen[segmentId] == LEFT_OUT else chosen[segmentId]
+            for (segmentId, _segment), name in zip(segments, names, strict=True)
+            if segmentId in chosen
+        }
+
+    def _slices(self) -> range | None:
+        """The slices chosen; an empty range where the view shows none."""
+        if self.parameters.slices is SliceChoice.ALL:
+            return None
+        if self.parameters.slices is SliceChoice.RANGE:
+            return range(self.parameters.firstSlice, self.parameters.lastSlice + 1)
+        number = sliceInView(self.reference, slicer.mrmlScene.GetNodeByID(_RED))
+        return range(number, number + 1) if number is not None else range(0)
+
+    # --- showing it ---
 
     def update(self) -> None:
-        """Apply works when there is something to apply; its tool tip says what is missing."""
-        if not self.parameters.segmentation:
-            missing = _("Choose a segmentation first.")
-        elif not self.parameters.model.is_file():
-            missing = _("Choose a model file (.ctstyle) first.")
-        else:
-            missing = ""
-        self.ui.applyButton.enabled = not missing
-        self.ui.applyButton.toolTip = missing or _("Make a synthetic CT volume for the segmentation.")
-
-    def onApplyButton(self) -> None:
-        """Synthesizes with what is chosen, and shows the result in the slice views."""
+        """Shows what follows from the parameters at once, and checks them after a rest."""
         chosen = self.parameters
+        self._follow(chosen.segmentation)
+        isRange = chosen.slices is SliceChoice.RANGE
+        for widget in (self.ui.firstSliceSpinBox, self.ui.toLabel, self.ui.lastSliceSpinBox):
+            widget.visible = isRange
+        if isRange:
+            self._limitRange()
+        self.ui.sequenceCheckBox.enabled = chosen.samples > 1
+        self.ui.outputSelector.enabled = chosen.samples == 1
+        self._showModels()
+        self._updateEditor()
+        self._fade()
+        self._checkTimer.start()
+
+    def check(self) -> None:
+        """Says what a click on Generate will do, and shows what becomes of each segment."""
+        if not self.parameters:
+            return
+        chosen, card, reports = self.parameters, None, ()
+        try:
+            card = read_card(chosen.model) if chosen.model.is_file() else None
+            if not chosen.segmentation:
+                missing = _("Choose a segmentation.")
+            elif card is None:
+                missing = _("Choose a model: train or import one in the other tabs, or open a file.")
+            elif chosen.slices is SliceChoice.CURRENT and not self._slices():
+                missing = _("The axial view shows no slice of the reference CT.")
+            else:
+                wish = self.wish
+                options = {name: getattr(wish, name) for name in ("styles", "organs", "slices", "samples", "seed")}
+                result = self.logic.check(chosen.segmentation, chosen.referenceVolume, model=wish.model, **options)
+                missing, reports = ("" if result.ready else result.problems[0]), result.segments
+        except InputError as error:
+            missing = str(error)
+        self._organTable.show(chosen.segmentation, card, reports, self._styles())
+        self.ui.preflightLabel.text = missing or self._preflight(result)
+        self.ui.generateButton.enabled = not missing
+        self.ui.generateButton.toolTip = missing or _("Make a synthetic CT for the segmentation.")
+        self.ui.copyButton.enabled = not missing
+        self.ui.liveCheckBox.enabled = not missing or self._live is not None
+        if self._live and not missing:
+            with slicer.util.tryWithErrorDisplay(_("Live can't go on.")):
+                self._live.change(self._liveWish())
+
+    def _preflight(self, result: CheckResult) -> str:
+        """What a click will do."""
+        chosen = self.parameters
+        slices = result.slices // chosen.samples
+        time = inWords(expectedSeconds(result.size, chosen.device.value, result.slices))
+        wanted = self._slices()
+        if chosen.slices is SliceChoice.CURRENT and wanted:
+            what = _("Makes slice {number}").format(number=wanted[0])
+        elif slices == 1:
+            what = _("Makes one slice")
+        else:
+            what = _("Makes {slices} slices").format(slices=slices)
+        if chosen.samples > 1:
+            what = _("{what}, {samples} times").format(what=what, samples=chosen.samples)
+        where = {"auto": "", "cpu": _(" on the processor"), "cuda": _(" on the graphics card")}[chosen.device.value]
+        lines = [_("{what}{where}, in about {time}.").format(what=what, where=where, time=time), *result.problems]
+        if self._jobs:
+            lines.insert(1, _("It waits until the run before it has ended."))
+        return "\n".join(lines)
+
+    def _limitRange(self) -> None:
+        """Keeps the range within the volume; a new one is the whole volume."""
+        count = sliceCount(self.reference)
+        if not count:
+            return
+        if self.parameters.lastSlice >= count or self.parameters.firstSlice > self.parameters.lastSlice:
+            self.parameters.lastSlice = count - 1
+        if self.parameters.firstSlice >= count:
+            self.parameters.firstSlice = 0
+        self.ui.firstSliceSpinBox.maximum = self.ui.lastSliceSpinBox.maximum = count - 1
+
+    def _showModels(self) -> None:
+        """Lists the models folder, and the chosen model if it lies elsewhere."""
+        chosen = self.parameters.model
+        stored = {model.path: model.name for model in storedModels()}
+        if chosen.is_file() and chosen not in stored:
+            stored[chosen] = _("{name} (in {folder})").format(name=chosen.stem, folder=chosen.parent.name)
+        combo = self.ui.modelComboBox
+        if self._models != list(stored) or not combo.count:
+            self._models = list(stored)
+            combo.blockSignals(True)
+            combo.clear()
+            combo.addItems(list(stored.values()) or [_("(none yet)")])
+            combo.blockSignals(False)
+        if chosen in self._models and combo.currentIndex != self._models.index(chosen):
+            combo.currentIndex = self._models.index(chosen)
+
+    def _follow(self, segmentationNode: Any) -> None:
+        """Checks again when this segmentation is edited, hidden or shown, and when the view moves to another slice."""
+        if segmentationNode is self._followed:
+            return
+        self._followed = segmentationNode
+        self.removeObservers(self._onEdit)
+        if segmentationNode is None:
+            return
+        segmentation, view = segmentationNode.GetSegmentation(), slicer.mrmlScene.GetNodeByID(_RED)
+        for event in _EDITS:
+            self.addObserver(segmentation, getattr(segmentation, event), self._onEdit)
+        for node in filter(None, (segmentationNode.GetDisplayNode(), view)):
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onEdit)
+
+    def _onEdit(self, caller: Any, event: str) -> None:
+        isView = caller.IsA("vtkMRMLSliceNode")
+        if self.parameters and not (isView and self.parameters.slices is not SliceChoice.CURRENT):
+            self._checkTimer.start()
+
+    # --- the embedded Segment Editor ---
+
+    def _updateEditor(self) -> None:
+        """Hands the editor its nodes, while its section is open."""
+        editor = self.ui.segmentEditor
+        if not self.parameters or self.ui.editorSection.collapsed:
+            editor.setActiveEffect(None)
+            return
+        if editor.mrmlSegmentEditorNode() is None or editor.mrmlSegmentEditorNode().GetScene() is None:
+            editor.setMRMLSegmentEditorNode(_editorNode())  # before the scene, as the editor wants it
+            editor.setMRMLScene(slicer.mrmlScene)
+        editor.setSegmentationNode(self.parameters.segmentation)
+        editor.setSourceVolumeNode(self.reference)
+
+    # --- choices that no widget of Slicer's binds ---
+
+    def _onModel(self, index: int) -> None:
+        if self.parameters and 0 <= index < len(self._models):
+            self.parameters.model = self._models[index]
+
+    def _onModelFile(self) -> None:
+        path = qt.QFileDialog.getOpenFileName(
+            self.widget, _("Open a model"), str(modelsFolder()), _("Models") + f" (*{SUFFIX})"
+        )
+        if path and self.parameters:
+            self.parameters.model = Path(path)
+
+    def _onStyles(self, styles: OrganStyles) -> None:
+        self.parameters.organStyles = json.dumps(styles)
+
+    # --- the run ---
+
+    def _onGenerate(self) -> None:
+        """Adds a run to the queue."""
+        chosen, reference = self.parameters, self.reference
         with slicer.util.tryWithErrorDisplay(_("No CT was made."), waitCursor=True):
-            volumeNode = self.logic.synthesize(
-                chosen.segmentation, chosen.referenceVolume, model=chosen.model, seed=chosen.seed
+            wish = self.wish
+            job = self.logic.synthesize(
+                chosen.segmentation,
+                chosen.referenceVolume,
+                **{name: getattr(wish, name) for name in wish.__dataclass_fields__},
+                output=chosen.output if chosen.samples == 1 else None,
+                asSequence=chosen.asSequence,
+                wait=False,
             )
-            slicer.util.setSliceViewerLayers(background=volumeNode)
+            job.onEvent = lambda event: self._showProgress()
+            job.onEnd = self._ender(reference)
+            self._jobs.append(job)
+        self._showProgress()
+        self.check()
+
+    def _onCancel(self) -> None:
+        """Cancels the run at work; the next one in the queue begins."""
+        if self._jobs:
+            self._jobs[0].cancel()
+
+    def _ender(self, reference: Any) -> Callable[[QueuedJob], None]:
+        def end(job: QueuedJob) -> None:
+            self._jobs.remove(job)
+            self._showProgress()
+            if self.parameters:
+                self._checkTimer.start()
+            if job.state is State.DONE:
+                result = job.result[0] if isinstance(job.result, list) else job.result
+                self._show(reference, result)
+            elif job.state is State.FAILED:
+                slicer.util.errorDisplay(_("No CT was made. {reason}").format(reason=job.error))
+
+        return end
+
+    def _showProgress(self) -> None:
+        """Shows how far the run at work is, and what waits."""
+        self.ui.progressBar.visible = self.ui.cancelButton.enabled = bool(self._jobs)
+        if not self._jobs:
+            return
+        job = self._jobs[0]
+        self.ui.progressBar.maximum = job.total  # 0 before the first slice: the bar says that it is at work
+        self.ui.progressBar.value = job.done
+        text = _("{done} of {total} slices").format(done=job.done, total=job.total) if job.total else _("Starting ...")
+        if len(self._jobs) > 1:
+            text = _("{text}, {count} more waiting").format(text=text, count=len(self._jobs) - 1)
+        self.ui.progressBar.format = text
+
+    def _onCopy(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("Nothing was copied.")):
+            chosen = self.parameters
+            call = pythonCall(chosen.segmentation, chosen.referenceVolume, self.wish, chosen.asSequence)
+            qt.QApplication.clipboard().setText(call)
+            slicer.util.showStatusMessage(_("Copied; paste it into the Python console."), 3000)
+
+    # --- seeing it ---
+
+    def _show(self, reference: Any, result: Any) -> None:
+        """Shows the result over the reference, in the views as they are."""
+        background = reference if reference is not None and reference.GetScene() else "keep-current"
+        slicer.util.setSliceViewerLayers(background=background, foreground=result)
+        self._fade()
+
+    def _fade(self) -> None:
+        """Shows as much of a synthetic CT over its reference as the slider says."""
+        if not self.parameters:
+            return
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            shown = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID() or "")
+            if shown is not None and shown.GetAttribute(SYNTHETIC):
+                view.SetForegroundOpacity(self.parameters.fade / 100)
+
+    # --- live ---
+
+    def _onLive(self, isOn: bool) -> None:
+        if not isOn:
+            self._stopLive()
+        elif self._live is None:
+            with slicer.util.tryWithErrorDisplay(_("Live can't be started."), waitCursor=True):
+                try:
+                    self._startLive()
+                except (InputError, JobError):
+                    self._endLive("")
+                    raise
+
+    def _startLive(self) -> None:
+        chosen = self.parameters
+        self._live = Live(chosen.segmentation, chosen.referenceVolume, self._liveWish(), chosen.output)
+        self._live.onStatus = self._showLive
+        self._live.onEnd = self._endLive
+        self._showLive(_("Loading the model ..."))
+        self._show(self.reference, self._live.output)
+
+    def _liveWish(self) -> Wish:
+        return replace(self.wish, slices=None, samples=1)
+
+    def _stopLive(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+        self._showLive("")
+
+    def _endLive(self, sentence: str) -> None:
+        """It has ended by itself, or could not begin."""
+        self._live = None
+        self.ui.liveCheckBox.checked = False
+        self._showLive(sentence)
+
+    def _showLive(self, sentence: str) -> None:
+        self.ui.liveStatusLabel.text = sentence
+
+
+def _editorNode() -> Any:
+    """The settings of the embedded editor, one in a scene, apart from those of the module Segment Editor."""
+    node = slicer.mrmlScene.GetSingletonNode(_EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+    if node is None:
+        node = slicer.vtkMRMLSegmentEditorNode()
+        node.SetSingletonTag(_EDITOR_TAG)
+        node = slicer.mrmlScene.AddNode(node)
+    return node
+
+
+def _nothing(told: object) -> None:
+    """Hears no more of a job."""

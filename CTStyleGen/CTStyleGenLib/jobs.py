@@ -13,12 +13,13 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import CTStyleGenCore
 from CTStyleGenCore.errors import InputError
+from slicer.i18n import tr as _
 
 Event = dict[str, Any]
 _LOG_LINES, _LINE_LENGTH = 200, 4096  # of stderr, kept for the message when the child fails
@@ -40,7 +41,7 @@ def corePython() -> str:
     if not executable or not Path(executable).stem.lower().startswith("python"):  # the application itself
         executable = shutil.which("PythonSlicer") or ""
     if not executable:
-        raise JobError("PythonSlicer isn't there: the Slicer installation is damaged; install it again.")
+        raise JobError(_("PythonSlicer isn't there: the Slicer installation is damaged; install it again."))
     return executable
 
 
@@ -58,36 +59,30 @@ def eventIn(line: str) -> Event | None:
     return event if isinstance(event, dict) else None
 
 
-class Job:
-    """One command of the Core in a process of its own.
-
-    >>> job = Job(["synthesize", "--model", "m.ctstyle", "--segmentation", "s.nrrd", "--output", "o.nrrd"], folder)
-    >>> job.wait()["outputs"]
-    ['o.nrrd']
-    """
+class Child:
+    """A process that writes JSON lines, in a session of its own, so that all that it starts can be ended with it."""
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        command: Sequence[str],
         folder: str | Path,
-        onEvent: Callable[[Event], None] = lambda event: None,
-        command: Sequence[str] | None = None,
+        onEvent: Callable[[Event], None],
+        listens: bool = False,
     ) -> None:
-        """Starts ``command`` (the Core's, unless told) with ``arguments`` and --json, in ``folder``.
+        """Starts the command in ``folder``; ``onEvent`` is told every event, from `poll`.
 
-        ``onEvent`` is told every event of the child, from `poll`. Raises JobError when the process can't be started.
+        ``listens``: whether it is given requests on stdin (`tell`). Raises JobError when it can't be started.
         """
         self._onEvent = onEvent
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
-        self._last: Event = {}
-        self._canceled = self._ended = False
+        self._ended = False
         try:
             self._process = subprocess.Popen(
-                [*(command or coreCommand()), *arguments, "--json"],
+                command,
                 cwd=folder,
                 env=childEnvironment(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
@@ -95,7 +90,7 @@ class Job:
                 **ownGroup(),
             )
         except OSError as error:
-            raise JobError(f"The CTStyleGen process can't be started: {error}.") from error
+            raise JobError(_("The CTStyleGen process can't be started: {reason}.").format(reason=error)) from error
         self._readers = [
             threading.Thread(target=self._readEvents, args=(self._process.stdout,), daemon=True),
             threading.Thread(target=self._readLog, args=(self._process.stderr,), daemon=True),
@@ -103,51 +98,39 @@ class Job:
         for reader in self._readers:
             reader.start()
 
+    @property
+    def isAlive(self) -> bool:
+        return self._process.poll() is None
+
     def poll(self) -> bool:
         """Hands the events that came to onEvent; True when the process has ended and all its events are handed over."""
-        if not self._ended and self._process.poll() is not None:
+        if not self._ended and not self.isAlive:
             self._ended = True
             killTree(self._process.pid)  # workers that it left behind; they would hold its pipes open, too
             for reader in self._readers:
                 reader.join(_END_SECONDS)
         while not self._events.empty():
-            event = self._events.get()
-            if event.get("event") in ("done", "error"):
-                self._last = event
-            self._onEvent(event)
+            self._onEvent(self._events.get())
         return self._ended
 
-    def wait(self) -> Event:
-        """Waits for the end; then as `result`. Whatever happens, no process is left."""
-        try:
-            while not self.poll():
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_POLL_SECONDS)
-        finally:
-            self.cancel()
-        return self.result()
-
-    def cancel(self) -> None:
+    def kill(self) -> None:
         """Kills the process and all that it started. Does nothing when it has ended."""
-        if self._process.poll() is None:
-            self._canceled = True
+        if self.isAlive:
             killTree(self._process.pid)
             self._process.wait(_END_SECONDS)
 
-    def result(self) -> Event:
-        """The "done" event of a process that has ended.
+    def tell(self, request: Mapping[str, Any]) -> None:
+        """Writes a request to a process that listens; one that has ended doesn't hear it."""
+        assert self._process.stdin is not None, "started without listens=True"
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
 
-        Raises InputError with the child's sentence when its input was at fault, JobCanceled, and JobError otherwise.
-        """
-        code = self._process.returncode
-        if self._canceled or code == 130:
-            raise JobCanceled("The job was canceled.")
-        if code == 0 and self._last.get("event") == "done":
-            return self._last
-        message = str(self._last.get("message") or (self._log[-1] if self._log else "it wrote no message"))
-        if code == 2:
-            raise InputError(message)
-        raise JobError(f"The CTStyleGen process ended with code {code}: {message}")
+    def waitFor(self, seconds: float) -> bool:
+        """Waits for the end of the process, so long at most; whether it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.isAlive
 
     def log(self) -> str:
         """The last lines that the child wrote and that are no events."""
@@ -167,6 +150,65 @@ class Job:
         while line := stream.readline(_LINE_LENGTH):
             if line.strip():
                 self._log.append(line.strip())
+
+
+class Job(Child):
+    """One command of the Core in a process of its own.
+
+    >>> job = Job(["synthesize", "--model", "m.ctstyle", "--segmentation", "s.nrrd", "--output", "o.nrrd"], folder)
+    >>> job.wait()["outputs"]
+    ['o.nrrd']
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: str | Path,
+        onEvent: Callable[[Event], None] = lambda event: None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Starts ``command`` (the Core's, unless told) with ``arguments`` and --json, in ``folder``.
+
+        ``onEvent`` is told every event of the child, from `poll`. Raises JobError when the process can't be started.
+        """
+        self._listener = onEvent
+        self._last: Event = {}
+        self._canceled = False
+        super().__init__([*(command or coreCommand()), *arguments, "--json"], folder, self._note)
+
+    def wait(self) -> Event:
+        """Waits for the end; then as `result`. Whatever happens, no process is left."""
+        try:
+            while not self.poll():
+                self.waitFor(_POLL_SECONDS)
+        finally:
+            self.cancel()
+        return self.result()
+
+    def cancel(self) -> None:
+        """Kills the process and all that it started. Does nothing when it has ended."""
+        self._canceled |= self.isAlive
+        self.kill()
+
+    def result(self) -> Event:
+        """The "done" event of a process that has ended.
+
+        Raises InputError with the child's sentence when its input was at fault, JobCanceled, and JobError otherwise.
+        """
+        code = self._process.returncode
+        if self._canceled or code == 130:
+            raise JobCanceled(_("The job was canceled."))
+        if code == 0 and self._last.get("event") == "done":
+            return self._last
+        message = str(self._last.get("message") or (self._log[-1] if self._log else _("it wrote no message")))
+        if code == 2:
+            raise InputError(message)
+        raise JobError(_("The CTStyleGen process ended with code {code}: {message}").format(code=code, message=message))
+
+    def _note(self, event: Event) -> None:
+        if event.get("event") in ("done", "error"):
+            self._last = event
+        self._listener(event)
 
 
 def childEnvironment() -> dict[str, str]:

@@ -41,6 +41,9 @@ class Panel(slicer.util.VTKObservationMixin):
     def enter(self) -> None:
         """Called each time the module is opened, after setParameterNode."""
 
+    def shown(self) -> None:
+        """Called each time the panel comes to be seen: its tab is chosen, or the module is opened at it."""
+
     def exit(self) -> None:
         """Called each time another module is opened, before setParameterNode(None)."""
 

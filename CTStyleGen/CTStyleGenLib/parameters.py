@@ -21,6 +21,18 @@ class SliceChoice(enum.Enum):
         return {"all": _("All"), "range": _("A range"), "current": _("This one")}[self.value]
 
 
+class Device(enum.Enum):
+    """What is computed on."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+    def label(self) -> str:
+        """The text of the choice in the panel."""
+        return {"auto": _("Automatic"), "cpu": _("Processor"), "cuda": _("Graphics card (CUDA)")}[self.value]
+
+
 @parameterNodeWrapper
 class CTStyleGenParameterNode:
     """The parameters of all panels; the names of those of Train and Models start so."""
@@ -33,4 +45,9 @@ class CTStyleGenParameterNode:
     firstSlice: Annotated[int, WithinRange(0, 99999)] = 0  # of a range, with lastSlice
     lastSlice: Annotated[int, WithinRange(0, 99999)] = 0
     samples: Annotated[int, WithinRange(1, 100)] = 1
+    asSequence: bool = False  # the samples
     seed: Annotated[int, WithinRange(0, 999999)] = 0
+    organStyles: str = ""  # JSON: by organ, the style and its share in percent; the model's own for the others
+    output: vtkMRMLScalarVolumeNode  # none: a new volume
+    device: Device = Device.AUTO
+    fade: Annotated[float, WithinRange(0, 100)] = 100.0  # percent of the synthetic CT over the reference

@@ -1,7 +1,8 @@
-"""From nodes to a new node: checks, the exchange with the child process, and the result's provenance."""
+"""From nodes to new nodes: checks, the exchange with the child process, and the results' provenance."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,35 @@ from CTStyleGenCore.anatomy import Anatomy, SegmentReport
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.files import sha256
 from CTStyleGenCore.model_file import read_card
+from CTStyleGenCore.styles import style_mix, told
 from CTStyleGenCore.volumes import same_grid, write_volume
+from slicer.i18n import tr as _
 
-from .conditioning import Conditioning, conditioningFromSegmentation, referenceOf
-from .geometry import imageInGrid
+from .conditioning import Conditioning, Organs, conditioningFromSegmentation, referenceOf
+from .geometry import sliceCount
+from .job_queue import QueuedJob
 from .jobs import Event, Job, JobError
-from .outputs import addSyntheticVolume
+from .outputs import Place
+from .speed import noteSpeed
+
+_MOST_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for, besides the nodes.
+
+    ``styles`` are written as for the option --style: "B", "lungs=B:0.7", "lungs=A:0.3"; None leaves it to the model.
+    ``organs`` says for segments, by name or ID, which organ they are; None leaves one out.
+    """
+
+    model: Path
+    styles: Sequence[str] | None = None
+    organs: Organs | None = None
+    slices: Sequence[int] | None = None  # consecutive, numbered from 0 as the voxels are stored; None: all
+    samples: int = 1
+    seed: int = 0
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -29,75 +53,201 @@ class CheckResult:
     segments: tuple[SegmentReport, ...]
     problems: tuple[str, ...]
     ready: bool  # whether synthesize would start
+    slices: int = 0  # how many would be made, of all samples together
+    size: int = 0  # pixels of the side of the squares that the model makes
 
 
 def check(
     segmentationNode: "slicer.vtkMRMLSegmentationNode | None",
     referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode | None",
-    model: str | Path,
-    styles: Sequence[str] | None = None,
+    wish: Wish,
 ) -> CheckResult:
-    """Whether `synthesize` can work with these, and what it would leave out. Changes nothing and raises nothing."""
+    """Whether a synthesis can work with these, and what it would leave out. Changes nothing and raises nothing."""
     reference = referenceVolumeNode or referenceOf(segmentationNode)
     try:
-        conditioning, _card = _prepare(segmentationNode, reference, Path(model), styles)
+        prepared = _prepare(segmentationNode, reference, wish)
     except InputError as error:
         return CheckResult((), (str(error),), ready=False)
-    return CheckResult(conditioning.segments, conditioning.problems, ready=True)
+    count = len(prepared.slices) if prepared.slices else sliceCount(reference)
+    conditioning = prepared.conditioning
+    return CheckResult(
+        conditioning.segments,
+        conditioning.problems,
+        ready=True,
+        slices=count * wish.samples,
+        size=int(prepared.card["size"]),
+    )
 
 
-def synthesize(
-    segmentationNode: "slicer.vtkMRMLSegmentationNode",
-    referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode | None",
-    model: str | Path,
-    styles: Sequence[str] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    onEvent: Callable[[Event], None] = lambda event: None,
-) -> "slicer.vtkMRMLScalarVolumeNode":
-    """Synthesizes a CT for the segmentation and returns it as a new volume node; waits until it is there.
+class SynthesisJob(QueuedJob):
+    """A synthesis: its result is a volume node or, of several samples, a list of them.
 
-    ``onEvent`` is told the child's events. Raises InputError when the input is at fault, JobError when the child
-    process fails, and OSError when the temporary folder can't be made; then no node is added. The temporary folder,
-    which holds the patient's organ labels, is removed in any case.
+    The temporary folder, which holds the patient's organ labels, is removed in any case.
     """
-    model = Path(model).absolute()
-    reference = referenceVolumeNode or referenceOf(segmentationNode)
-    conditioning, card = _prepare(segmentationNode, reference, model, styles)
-    labels = imageInGrid(conditioning.labels, reference)
-    provenance = {
-        "Model": model.name,
-        "ModelSHA256": sha256(model),
+
+    def __init__(
+        self,
+        segmentationNode: "slicer.vtkMRMLSegmentationNode",
+        referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode | None",
+        wish: Wish,
+        outputVolumeNode: "slicer.vtkMRMLScalarVolumeNode | None" = None,
+        asSequence: bool = False,
+    ) -> None:
+        """Takes in the nodes as they are now. Raises InputError for what can't work.
+
+        ``outputVolumeNode``, a synthetic volume, gets the result instead of a new one; samples are always new.
+        ``asSequence``: the samples become a sequence, and the result is the volume that shows them.
+        """
+        super().__init__()
+        reference = referenceVolumeNode or referenceOf(segmentationNode)
+        prepared = _prepare(segmentationNode, reference, wish)
+        self._wish, self._output, self._asSequence = wish, outputVolumeNode, asSequence
+        self._place = Place(segmentationNode, reference, prepared.slices)
+        self._labels = self._place.image(self._place.cut(prepared.conditioning.labels))
+        self._provenance = provenanceOf(segmentationNode, prepared.card, wish)
+        self._size = int(prepared.card["size"])
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._firstSlice = (0.0, 0)  # when the first batch of slices was done, and how many those were
+
+    def _begin(self) -> Job:
+        self._folder = tempfile.TemporaryDirectory(prefix="CTStyleGen-")  # only the user may read it
+        folder, wish = Path(self._folder.name), self._wish
+        write_volume(self._labels, folder / "labels.nrrd")
+        arguments = ["synthesize", "--model", str(wish.model), "--segmentation", str(folder / "labels.nrrd")]
+        for style in wish.styles or ():
+            arguments += ["--style", style]
+        arguments += ["--samples", str(wish.samples), "--seed", str(wish.seed), "--device", wish.device]
+        return Job([*arguments, "--output", str(folder / "ct.nrrd")], folder, self._note)
+
+    def _note(self, event: Event) -> None:
+        super()._note(event)
+        if event.get("event") == "progress" and not self._firstSlice[1]:
+            self._firstSlice = (time.monotonic(), self.done)
+
+    def _finish(self, done: Event) -> Any:
+        since, before = self._firstSlice
+        noteSpeed(self._size, self._wish.device, self.done - before, time.monotonic() - since)
+        samples = [_readResult(Path(path), self._labels) for path in done.get("outputs", ())]
+        if len(samples) != self._wish.samples:
+            raise JobError(_("The CTStyleGen process ended well but didn't write what it was asked for."))
+        provenance = [{**self._provenance, "Sample": str(number)} for number in range(1, len(samples) + 1)]
+        if len(samples) > 1:
+            return (self._place.addSequence if self._asSequence else self._place.addSamples)(samples, provenance)
+        if self._output is not None:
+            return self._place.renew(self._output, samples[0], provenance[0])
+        return self._place.add(samples[0], provenance[0])
+
+    def _close(self) -> None:
+        if self._folder:
+            self._folder.cleanup()
+
+
+def provenanceOf(
+    segmentationNode: "slicer.vtkMRMLSegmentationNode", card: Mapping[str, Any], wish: Wish
+) -> dict[str, str]:
+    """What the result will say about where it comes from: attributes, without the prefix CTStyleGen."""
+    slices = {"Slices": f"{wish.slices[0]}-{wish.slices[-1]}"} if wish.slices is not None else {}
+    return {
+        "Model": wish.model.name,
+        "ModelSHA256": sha256(wish.model),
         "Segmentation": segmentationNode.GetName(),
-        "Styles": ", ".join(card["styles"]),
-        "Seed": str(seed),
+        "Styles": told(style_mix(dict(card), wish.styles or ())) or ", ".join(card["styles"]),
+        "Seed": str(wish.seed),
+        **slices,
         "Version": CTStyleGenCore.__version__,
         "SlicerVersion": slicer.app.applicationVersion,
     }
-    with tempfile.TemporaryDirectory(prefix="CTStyleGen-") as folder:  # only the user may read it
-        segmentation, output = Path(folder) / "labels.nrrd", Path(folder) / "ct.nrrd"
-        write_volume(labels, segmentation)
-        arguments = ["synthesize", "--model", str(model), "--segmentation", str(segmentation), "--output", str(output)]
-        Job([*arguments, "--seed", str(seed), "--device", device], folder, onEvent).wait()
-        voxels = _readResult(output, labels)
-    return addSyntheticVolume(voxels, segmentationNode, reference, provenance)
+
+
+def pythonCall(
+    segmentationNode: "slicer.vtkMRMLSegmentationNode",
+    referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode | None",
+    wish: Wish,
+    asSequence: bool = False,
+) -> str:
+    """Python that repeats the synthesis in Slicer's console, with everything that isn't as by default."""
+    reference = referenceVolumeNode or referenceOf(segmentationNode)
+    defaults = Wish(Path())
+    options = [f"model={str(wish.model)!r}"]
+    if wish.styles:
+        options.append(f"styles={list(wish.styles)!r}")
+    if wish.organs:
+        options.append(f"organs={dict(wish.organs)!r}")
+    if wish.slices is not None:
+        options.append(f"slices=range({wish.slices[0]}, {wish.slices[-1] + 1})")
+    for name in ("samples", "seed", "device"):
+        if getattr(wish, name) != getattr(defaults, name):
+            options.append(f"{name}={getattr(wish, name)!r}")
+    if asSequence and wish.samples > 1:
+        options.append("asSequence=True")
+    lines = [_pythonOf(segmentationNode), _pythonOf(reference), *options]
+    return "\n".join(
+        [
+            "from CTStyleGen import CTStyleGenLogic",
+            "",
+            "result = CTStyleGenLogic().synthesize(",
+            *(f"    {line}," for line in lines),
+            ")",
+        ]
+    )
+
+
+def _pythonOf(node: "slicer.vtkMRMLNode | None") -> str:
+    """Python that finds the node: by its name if no other has it, else by its ID."""
+    if node is None:
+        return "None"
+    if slicer.mrmlScene.GetNodesByName(node.GetName()).GetNumberOfItems() == 1:
+        return f"slicer.util.getNode({node.GetName()!r})"
+    return f"slicer.mrmlScene.GetNodeByID({node.GetID()!r})"
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    conditioning: Conditioning
+    card: dict[str, Any]
+    slices: range | None  # None: all
 
 
 def _prepare(
     segmentationNode: "slicer.vtkMRMLSegmentationNode | None",
     referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode | None",
-    model: Path,
-    styles: Sequence[str] | None,
-) -> tuple[Conditioning, dict[str, Any]]:
+    wish: Wish,
+) -> _Prepared:
     """Organ labels and the model's card; raises InputError for what can't work."""
-    card = read_card(model)
-    if styles is not None and sorted(styles) != sorted(card["styles"]):
+    card = read_card(wish.model)
+    style_mix(card, wish.styles or ())
+    if not 1 <= wish.samples <= _MOST_SAMPLES:
         raise InputError(
-            f"The model {model.name} has one look, learned from {', '.join(card['styles'])}, and can't make "
-            f"{', '.join(styles) or 'none'}: leave the styles out, or choose another model."
+            _("{count} samples are not possible: ask for 1 to {most}.").format(count=wish.samples, most=_MOST_SAMPLES)
         )
+    if wish.seed < 0:
+        raise InputError(_("The seed {seed} is not possible: it must be 0 or more.").format(seed=wish.seed))
     anatomy = Anatomy.from_json(card["anatomy"])
-    return conditioningFromSegmentation(segmentationNode, referenceVolumeNode, anatomy), card
+    conditioning = conditioningFromSegmentation(segmentationNode, referenceVolumeNode, anatomy, wish.organs)
+    slices = None
+    if wish.slices is not None:
+        slices = _consecutive(wish.slices, sliceCount(referenceVolumeNode))
+        if not Place(segmentationNode, referenceVolumeNode, slices).cut(conditioning.labels).any():
+            raise InputError(
+                _("There is no organ in the slices {first} to {last}: choose others.").format(
+                    first=slices[0], last=slices[-1]
+                )
+            )
+    return _Prepared(conditioning, card, slices)
+
+
+def _consecutive(slices: Iterable[int], count: int) -> range:
+    """The slices as a range; raises InputError unless they are consecutive slices of a volume that has ``count``."""
+    numbers = list(slices)
+    if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise InputError(_("The slices must be consecutive: give them as range(first, last + 1)."))
+    if numbers[0] < 0 or numbers[-1] >= count:
+        raise InputError(
+            _("There is no slice {number} in the reference volume: its slices are 0 to {last}.").format(
+                number=numbers[0] if numbers[0] < 0 else numbers[-1], last=count - 1
+            )
+        )
+    return range(numbers[0], numbers[-1] + 1)
 
 
 def _readResult(path: Path, labels: sitk.Image) -> np.ndarray:
@@ -108,7 +258,7 @@ def _readResult(path: Path, labels: sitk.Image) -> np.ndarray:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise JobError("The CTStyleGen process ended well but wrote no readable volume.") from error
+        raise JobError(_("The CTStyleGen process ended well but wrote no readable volume.")) from error
     if image.GetPixelID() != sitk.sitkInt16 or not same_grid(image, labels):
-        raise JobError("The CTStyleGen process wrote a volume in another grid than it was asked for.")
+        raise JobError(_("The CTStyleGen process wrote a volume in another grid than it was asked for."))
     return sitk.GetArrayFromImage(image)

@@ -6,10 +6,19 @@ import CTStyleGenTesting  # noqa: F401 - prepares slicer
 import numpy as np
 import slicer
 import vtk
+from CTStyleGenTesting import scenes
 from CTStyleGenCore.anatomy import SegmentReport, load_anatomy
 from CTStyleGenCore.errors import InputError
-from CTStyleGenLib.conditioning import Conditioning, conditioningFromSegmentation, referenceOf
-from CTStyleGenTesting import scenes
+from CTStyleGenLib.conditioning import (
+    LEFT_OUT,
+    ORGAN_TAG,
+    Conditioning,
+    conditioningFromSegmentation,
+    labelsOfSlice,
+    referenceOf,
+)
+from CTStyleGenLib.geometry import extentOfSlices, part, sliceCount, sliceInView
+from CTStyleGenTesting.panels import sliceView
 
 SHAPE = (9, 12, 14)  # of the segmentation's grid: k, j, i
 THORAX = load_anatomy("thorax")
@@ -70,8 +79,18 @@ class GeometryTest(SlicerTestCase):
         result = conditioning(segmentation, volume)
         np.testing.assert_array_equal(result.labels, np.where(heart, MEDIASTINUM, np.where(lung, LUNGS, 0)))
         self.assertEqual(result.labels.dtype, np.uint8)
+        self.assertSlicesEqual(result.labels, segmentation, volume)
         expected = (np.count_nonzero(lung), np.count_nonzero(lung & heart))
         self.assertEqual((result.segments[0].voxels, result.segments[0].overlapped), expected)
+
+    def assertSlicesEqual(
+        self, labels: np.ndarray, segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLVolumeNode
+    ) -> None:
+        """Each axial slice by itself is what it is in the whole."""
+        self.assertIn(sliceCount(volume), labels.shape)
+        for number in range(sliceCount(volume)):
+            whole = labels[part(extentOfSlices(volume, range(number, number + 1)))]
+            np.testing.assert_array_equal(labelsOfSlice(segmentation, volume, THORAX, number), whole)
 
     def test_same_grid(self) -> None:
         segmentation = scenes.addSegmentation({"lung": LUNG}, self.OBLIQUE)
@@ -155,6 +174,26 @@ class GeometryTest(SlicerTestCase):
         self.assertFalse(segmentation.GetSegmentation().ContainsRepresentation("Binary labelmap"))
 
 
+class SliceInViewTest(SlicerTestCase):
+    def test_the_slice_at_the_middle_of_the_view(self) -> None:
+        grid = scenes.grid((1, 1, -2), (5, 6, 40))
+        volume = scenes.addVolume(np.zeros(SHAPE, np.int16), grid)
+        view = sliceView()
+        for number in (0, 3, SHAPE[0] - 1):
+            view.JumpSliceByCentering(*(grid @ (4, 5, number, 1))[:3])
+            self.assertEqual(sliceInView(volume, view), number)
+        view.JumpSliceByCentering(*(grid @ (4, 5, -3, 1))[:3])
+        self.assertIsNone(sliceInView(volume, view))
+        scenes.addTransform(np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 6], [0, 0, 0, 1]]), volume)
+        self.assertEqual(sliceInView(volume, view), 0)
+        self.assertIsNone(sliceInView(None, view))
+        self.assertIsNone(sliceInView(volume, None))
+
+    def test_slices_are_axial_however_they_are_stored(self) -> None:
+        sagittal = np.array([[0, 0, 3, 0], [1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]])  # i to A, j to S, k to R
+        self.assertEqual(sliceCount(scenes.addVolume(np.zeros((4, 5, 6), np.int16), sagittal)), 5)
+
+
 class SegmentsTest(SlicerTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -206,6 +245,22 @@ class SegmentsTest(SlicerTestCase):
         result = conditioning(segmentation, self.volume)
         self.assertEqual([segment.organ for segment in result.segments], ["lungs", "bone"])
 
+    def test_the_users_organ_goes_before_all(self) -> None:
+        node = scenes.addSegmentation({"lung": LUNG, "Hat": HEART}, self.grid)
+        lung, hat = (node.GetSegmentation().GetNthSegment(number) for number in range(2))
+        lung.SetTag(ORGAN_TAG, "bone")
+        hat.SetTag(ORGAN_TAG, "mediastinum")
+        self.assertEqual([report.organ for report in conditioning(node, self.volume).segments], ["bone", "mediastinum"])
+        told = conditioningFromSegmentation(node, self.volume, THORAX, {"Hat": None, "lung": "Lungs"})
+        self.assertEqual([report.organ for report in told.segments], ["lungs", None])
+        self.assertEqual(told.problems, ())
+        hat.SetTag(ORGAN_TAG, LEFT_OUT)
+        lung.SetTag(ORGAN_TAG, "an organ of another table")
+        result = conditioning(node, self.volume)
+        self.assertEqual([report.organ for report in result.segments], ["lungs", None])
+        self.assertEqual(result.problems, ())
+        np.testing.assert_array_equal(result.labels > 0, LUNG)
+
     def test_codes_of_other_schemes_say_nothing(self) -> None:
         segmentation = scenes.addSegmentation({"heart": LUNG}, self.grid)
         scenes.setTerminology(segmentation, "heart", scenes.CODES["Lung"], scheme="LOCAL")
@@ -249,7 +304,7 @@ class SegmentsTest(SlicerTestCase):
         noSegments = scenes.addSegmentation({}, self.grid, "Bare")
         far = scenes.addVolume(np.zeros(SHAPE, np.int16), scenes.grid(origin=(500, 0, 0)), "Far")
         noVoxels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Hollow")
-        self.assertInputError(r"knows none of the segments of 'Clothes' \('Hat', 'Coat'\): rename", none, self.volume)
+        self.assertInputError(r"knows none of the segments of 'Clothes' \('Hat', 'Coat'\): choose", none, self.volume)
         self.assertInputError("No segment of 'Empty'", empty, self.volume)
         self.assertInputError("'Bare' has no segments", noSegments, self.volume)
         self.assertInputError("No segment of 'Good' .* inside the volume 'Far'", lung, far)

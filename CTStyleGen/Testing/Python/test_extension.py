@@ -17,7 +17,22 @@ UI_FOLDER = MODULE_FOLDER / "Resources" / "UI"
 LIBRARIES = ("CTStyleGenCore", "CTStyleGenLib")
 IN_SLICER = {"slicer", "qt", "ctk", "vtk", "vtkmodules"}
 IN_CHILD = {"torch", "torchvision", "safetensors"}
-WITHOUT_TORCH = ("__init__", "errors", "anatomy", "cases", "files", "model_file", "volumes")  # the Lib imports these
+# The Lib imports these.
+WITHOUT_TORCH = (
+    "__init__",
+    "anatomy",
+    "background",
+    "cases",
+    "environment",
+    "errors",
+    "estimates",
+    "expansion",
+    "files",
+    "model_file",
+    "presets",
+    "styles",
+    "volumes",
+)
 
 
 def importedNames(path: Path, functionsToo: bool) -> Iterator[str]:

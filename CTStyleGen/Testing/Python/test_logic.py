@@ -1,6 +1,5 @@
 """The whole way: nodes in, the real child process, a node out; and what is left when something is wrong."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,55 +13,27 @@ import CTStyleGenTesting  # prepares slicer
 import numpy as np
 import SimpleITK as sitk
 import slicer
+from CTStyleGenTesting import chest, scenes
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.files import sha256
 from CTStyleGenLib import jobs, synthesis
 from CTStyleGenLib.geometry import ijkToRAS
-from CTStyleGenTesting import scenes
+from CTStyleGenTesting.chest import SHAPE, chestLabels, chestMasks, tinyModel
 
 from CTStyleGen import CTStyleGenLogic
 
 HERE = Path(__file__).parent
 PYTHON = jobs.coreCommand()[0]
-SHAPE = (4, 40, 48)
-CANT_TRAIN = "the Python of the child process has no PyTorch"
 
 
-def chestMasks(shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
-    """A crude chest: body, two lungs, heart; they overlap."""
-    _k, j, i = np.indices(shape)
-    y, x = j / shape[1] - 0.5, i / shape[2] - 0.5
-    return {
-        "body": x**2 / 0.2 + y**2 / 0.15 < 1,
-        "lung": (np.abs(x) - 0.22) ** 2 / 0.015 + y**2 / 0.05 < 1,
-        "heart": (x - 0.05) ** 2 + y**2 < 0.02,
-    }
-
-
-def trainTinyModel(folder: Path) -> Path:
-    """A real model, trained for two steps by a real child process."""
-    masks = chestMasks()
-    labels = np.select([masks["heart"], masks["lung"], masks["body"]], [3, 2, 1]).astype(np.uint8)
-    hu = np.array([-1000, 40, -800, 60], np.int16)[labels]
-    cases = folder / "cases"
-    for case in (cases / "A", cases / "B"):
-        case.mkdir(parents=True)
-        sitk.WriteImage(sitk.GetImageFromArray(hu), str(case / "ct.nrrd"))
-        sitk.WriteImage(sitk.GetImageFromArray(labels), str(case / "labels.nrrd"))
-    model = folder / "tiny.ctstyle"
-    options = ["--size", "64", "--steps", "2", "--features", "random", "--device", "cpu"]
-    jobs.Job(["train", "--cases", str(cases), "--style", "A", "--output", str(model), *options], folder).wait()
-    return model
-
-
-@unittest.skipUnless(importlib.util.find_spec("torch"), CANT_TRAIN)
+@unittest.skipUnless(chest.CAN_TRAIN, chest.CANT_TRAIN)
 class LogicTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.folder = Path(folder.name)
-        cls.model = trainTinyModel(cls.folder)
+        cls.model = tinyModel()
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear(False)
@@ -102,9 +73,7 @@ class LogicTest(unittest.TestCase):
     def test_voxels_lie_where_the_segments_are(self) -> None:
         """The child's result, computed from the command line for the same labels, arrives voxel for voxel."""
         node = self.synthesize(seed=5)
-        masks = chestMasks()
-        labels = np.select([masks["heart"], masks["lung"], masks["body"]], [3, 2, 1]).astype(np.uint8)
-        image = sitk.GetImageFromArray(labels)
+        image = sitk.GetImageFromArray(chestLabels())
         lps = np.diag([-1, -1, 1, 1]) @ self.grid
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         image.SetOrigin(lps[:3, 3])
@@ -121,6 +90,69 @@ class LogicTest(unittest.TestCase):
         self.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
         node = self.synthesize(referenceVolumeNode=None)
         np.testing.assert_array_equal(ijkToRAS(node), ijkToRAS(self.volume))
+
+    def test_slices_are_those_of_the_whole(self) -> None:
+        whole = self.synthesize(seed=5)
+        node = self.synthesize(seed=5, slices=range(1, 3))
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVolume(whole)[1:3])
+        at = [ijkToRAS(node) @ (7, 9, 0, 1), ijkToRAS(self.volume) @ (7, 9, 1, 1)]
+        np.testing.assert_allclose(at[0], at[1], atol=1e-9)
+        self.assertEqual(node.GetAttribute("CTStyleGen.Slices"), "1-2")
+
+    def test_slices_go_into_a_volume_that_has_the_others(self) -> None:
+        whole = self.synthesize(seed=5)
+        before = slicer.util.arrayFromVolume(whole).copy()
+        other = slicer.util.arrayFromVolume(self.synthesize(seed=6)).copy()
+        self.assertIs(self.synthesize(seed=6, slices=[2], output=whole), whole)
+        before[2] = other[2]
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(whole), before)
+
+    def test_output_never_is_a_real_ct(self) -> None:
+        node = self.synthesize(output=self.volume)
+        self.assertIsNot(node, self.volume)
+        self.assertEqual(slicer.util.arrayFromVolume(self.volume).any(), False)
+        self.assertIs(self.synthesize(output=node, slices=[1]), node)
+
+    def test_samples_lie_in_a_folder(self) -> None:
+        nodes = self.synthesize(samples=2, seed=5)
+        names = [node.GetName() for node in nodes]
+        self.assertEqual(names, ["Chest synthetic CT 1", "Chest synthetic CT 2"])
+        self.assertEqual([node.GetAttribute("CTStyleGen.Sample") for node in nodes], ["1", "2"])
+        hierarchy = scenes.hierarchyNode()
+        folders = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in nodes}
+        self.assertEqual([hierarchy.GetItemName(folder) for folder in folders], ["Chest synthetic CT, 2 samples"])
+        first, second = map(slicer.util.arrayFromVolume, nodes)
+        self.assertTrue((first != second).any())
+        np.testing.assert_array_equal(first, slicer.util.arrayFromVolume(self.synthesize(seed=5)))
+
+    def test_samples_as_a_sequence(self) -> None:
+        shown = self.synthesize(samples=2, seed=5, asSequence=True)
+        (sequence,) = slicer.util.getNodesByClass("vtkMRMLSequenceNode")
+        (browser,) = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+        self.assertEqual(sequence.GetNumberOfDataNodes(), 2)
+        self.assertIs(browser.GetProxyNode(sequence), shown)
+        samples = [slicer.util.arrayFromVolume(sequence.GetNthDataNode(n)).copy() for n in range(2)]
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), samples[0])
+        self.assertTrue((samples[0] != samples[1]).any())
+        self.assertEqual(sequence.GetNthDataNode(1).GetAttribute("CTStyleGen.Synthetic"), "1")
+
+    def test_organs(self) -> None:
+        plain = slicer.util.arrayFromVolume(self.synthesize())
+        other = slicer.util.arrayFromVolume(self.synthesize(organs={"heart": "bone"}))
+        self.assertTrue((plain != other).any())
+        left = self.logic.check(self.segmentation, self.volume, model=self.model, organs={"heart": None})
+        self.assertEqual([segment.organ for segment in left.segments], ["body", "lungs", None])
+        self.assertEqual(left.problems, ())
+
+    def test_python_call_repeats_the_run(self) -> None:
+        options = {"organs": {"heart": "bone"}, "slices": range(1, 3), "seed": 4, "device": "cpu"}
+        node = self.synthesize(**options)
+        wish = synthesis.Wish(self.model, **options)
+        told: dict = {}
+        exec(synthesis.pythonCall(self.segmentation, self.volume, wish), {"slicer": slicer}, told)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(told["result"]), slicer.util.arrayFromVolume(node))
+        for key in node.GetAttributeNames():
+            self.assertEqual(told["result"].GetAttribute(key), node.GetAttribute(key))
 
     def test_check(self) -> None:
         self.segmentation.GetSegmentation().AddEmptySegment("Catheter", "Catheter")
@@ -153,10 +185,16 @@ class LogicTest(unittest.TestCase):
         self.assertLeavesNothing(InputError, "no reference volume", referenceVolumeNode=None)
         self.assertLeavesNothing(InputError, "nowhere.ctstyle does not exist", model=self.folder / "nowhere.ctstyle")
         self.assertLeavesNothing(InputError, "not a CTStyleGen model", model=text)
+        self.assertLeavesNothing(InputError, "There is no slice 4 .* 0 to 3", slices=range(2, 5))
+        self.assertLeavesNothing(InputError, "There is no slice -1", slices=[-1, 0])
+        self.assertLeavesNothing(InputError, "must be consecutive", slices=[0, 2])
+        self.assertLeavesNothing(InputError, "must be consecutive", slices=[])
+        self.assertLeavesNothing(InputError, "0 samples are not possible", samples=0)
+        self.assertLeavesNothing(InputError, "seed -1 is not possible", seed=-1)
+        self.assertLeavesNothing(InputError, "no segment 'Hat'", organs={"Hat": "bone"})
+        self.assertLeavesNothing(InputError, "has no 'hat'", organs={"heart": "hat"})
         self.assertLeavesNothing(InputError, "cut short", model=cut)
-        self.assertLeavesNothing(
-            InputError, "tiny.ctstyle has one look, learned from A, and can't make B", styles=["B"]
-        )
+        self.assertLeavesNothing(InputError, "no style 'B': it was trained for A", styles=["B"])
         self.segmentation.GetSegmentation().RemoveAllSegments()
         self.segmentation.GetSegmentation().AddEmptySegment("Hat", "Hat")
         self.assertLeavesNothing(InputError, "knows none of the segments")
@@ -194,7 +232,9 @@ class LogicTest(unittest.TestCase):
         self.patch(jobs, "coreCommand", lambda: [PYTHON, str(program)])
         before = slicer.mrmlScene.GetNumberOfNodes()
         with self.assertRaises(KeyboardInterrupt):
-            synthesis.synthesize(self.segmentation, self.volume, self.model, onEvent=interrupt)
+            job = synthesis.SynthesisJob(self.segmentation, self.volume, synthesis.Wish(self.model))
+            job.onEvent = interrupt
+            job.wait()
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(list(self.temporary.iterdir()), [])
 
@@ -202,15 +242,16 @@ class LogicTest(unittest.TestCase):
         program = self.folder / "lazy.py"
         program.write_text('print(\'{"event": "done"}\')')
         self.patch(jobs, "coreCommand", lambda: [PYTHON, str(program)])
-        self.assertLeavesNothing(jobs.JobError, "wrote no readable volume")
+        self.assertLeavesNothing(jobs.JobError, "didn't write what it was asked for")
 
     def test_torch_is_never_in_this_process(self) -> None:
         """In a process of its own, because other tests may have imported torch here."""
         script = (
-            "import sys, CTStyleGenTesting, CTStyleGen, test_logic, slicer\n"
-            "from CTStyleGenTesting import scenes\n"
-            "segmentation = scenes.addSegmentation(test_logic.chestMasks(), scenes.grid())\n"
-            "volume = scenes.addVolume(test_logic.np.zeros(test_logic.SHAPE, 'int16'), scenes.grid())\n"
+            "import sys, CTStyleGenTesting, CTStyleGen, slicer\n"
+            "from CTStyleGenTesting import chest, panels, scenes\n"
+            "panels.openModule()\n"
+            "segmentation = scenes.addSegmentation(chest.chestMasks(), scenes.grid())\n"
+            "volume = scenes.addVolume(chest.chestCT(), scenes.grid())\n"
             "node = CTStyleGen.CTStyleGenLogic().synthesize(segmentation, volume, model=sys.argv[1], device='cpu')\n"
             "assert node.GetAttribute('CTStyleGen.Synthetic') == '1'\n"
             "print(sorted({'torch', 'torchvision', 'safetensors'} & set(sys.modules)))\n"

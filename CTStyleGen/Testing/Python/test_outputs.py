@@ -8,9 +8,9 @@ import CTStyleGenTesting  # noqa: F401 - prepares slicer
 import numpy as np
 import slicer
 import vtk
-from CTStyleGenLib.geometry import ijkToRAS
-from CTStyleGenLib.outputs import SOURCE_SEGMENTATION_ROLE, SOURCE_VOLUME_ROLE, addSyntheticVolume
 from CTStyleGenTesting import scenes
+from CTStyleGenLib.geometry import ijkToRAS
+from CTStyleGenLib.outputs import SOURCE_SEGMENTATION_ROLE, SOURCE_VOLUME_ROLE, Place
 
 SHAPE = (5, 6, 7)
 PROVENANCE = {"Model": "m.ctstyle", "ModelSHA256": "ab" * 32, "Seed": "7", "Styles": 'a, "b" & <c>', "Version": "0.1"}
@@ -25,7 +25,7 @@ class OutputsTest(unittest.TestCase):
         self.voxels = np.random.default_rng(0).integers(-1024, 3071, SHAPE).astype(np.int16)
 
     def add(self) -> slicer.vtkMRMLScalarVolumeNode:
-        return addSyntheticVolume(self.voxels, self.segmentation, self.volume, PROVENANCE)
+        return Place(self.segmentation, self.volume).add(self.voxels, PROVENANCE)
 
     def test_voxels_and_grid_are_exact(self) -> None:
         node = self.add()
@@ -83,7 +83,7 @@ class OutputsTest(unittest.TestCase):
         before = slicer.mrmlScene.GetNumberOfNodes()
         for voxels in (self.voxels[:-1], self.voxels.astype(np.float32)):
             with self.assertRaises(ValueError):
-                addSyntheticVolume(voxels, self.segmentation, self.volume, PROVENANCE)
+                Place(self.segmentation, self.volume).add(voxels, PROVENANCE)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
 
     def test_saved_scene_keeps_everything(self) -> None:

@@ -64,6 +64,8 @@ def _modules(logic: Any, scene: Any) -> dict[str, Any]:
         "Colors": colors,
         "Volumes": slicer.vtkSlicerVolumesLogic(),
         "SubjectHierarchy": slicer.vtkSlicerSubjectHierarchyModuleLogic(),
+        "Plots": slicer.vtkSlicerPlotsLogic(),
+        "Sequences": slicer.vtkSlicerSequencesLogic(),
         "Segmentations": slicer.vtkSlicerSegmentationsModuleLogic(),
     }
     for name, moduleLogic in logics.items():

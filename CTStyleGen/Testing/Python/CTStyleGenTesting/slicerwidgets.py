@@ -349,6 +349,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._scene: Any = None
         self._tags: list[int] = []
         self._selected = ""  # the ID of the node that was told last
+        self._attributes: list[tuple[str, str, Any]] = []
         self.setEnabled(False)
         self._combo.currentIndexChanged.connect(self._tell)
         self._combo.activated.connect(lambda index: self.nodeActivated.emit(self.currentNode()))
@@ -399,7 +400,15 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             any(map(isOne, self.nodeTypes))
             and not any(map(node.IsA, self.hideChildNodeTypes))
             and (self.showHidden or not node.GetHideFromEditors())
+            and all(self._hasAttribute(node, *wanted) for wanted in self._attributes)
         )
+
+    def addAttribute(self, nodeType: str, name: str, value: Any = None) -> None:
+        self._attributes.append((nodeType, name, value))
+        self._refresh()
+
+    def _hasAttribute(self, node: Any, nodeType: str, name: str, value: Any) -> bool:
+        return not node.IsA(nodeType) or node.GetAttribute(name) == value or (value is None and node.GetAttribute(name))
 
     def nodeCount(self) -> int:
         return len(self.nodes())

@@ -263,8 +263,8 @@ class _Connector:
         if not (low and high) and self.widget.className() in ("QSlider", "ctkSliderWidget"):
             raise RuntimeError(f"{self.parameter.name} needs WithinRange for {self.widget!r}")
         limit = 2**31 - 1
-        self.widget.setMinimum(low[0] if low else -limit - 1)
-        self.widget.setMaximum(high[0] if high else limit)
+        self.widget.minimum = low[0] if low else -limit - 1
+        self.widget.maximum = high[0] if high else limit
 
     def start(self, changed: Callable[[], None]) -> None:
         self.changed = changed

@@ -1,0 +1,87 @@
+"""The module as the user opens it, and time that passes."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+
+from . import IN_APPLICATION
+from .model_files import ModelsFolderTestCase
+
+
+def openModule() -> Any:
+    """Opens the module, anew in an empty scene, and returns its Python widget."""
+    slicer.mrmlScene.Clear(False)
+    if IN_APPLICATION:
+        slicer.util.selectModule("CTStyleGen")
+        return slicer.util.getModuleWidget("CTStyleGen")
+    place = slicer.modules.ctstylegen.widgetRepresentation()
+    if not place.isEntered:
+        place.enter()
+    return place.self()
+
+
+def closeModule() -> None:
+    """Opens another module instead."""
+    if IN_APPLICATION:
+        slicer.util.selectModule("Data")
+    elif slicer.modules.ctstylegen.widgetRepresentation().isEntered:
+        slicer.modules.ctstylegen.widgetRepresentation().exit()
+
+
+def sliceView() -> Any:
+    """The node of the axial view, which is there without a view, too."""
+    node = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+    if node is None:
+        for kind in ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode"):
+            node = slicer.mrmlScene.CreateNodeByClass(kind)
+            node.SetSingletonTag("Red")
+            node.SetLayoutName("Red")
+            node.UnRegister(None)
+            slicer.mrmlScene.AddNode(node)
+        node = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+    node.SetOrientationToAxial()
+    return node
+
+
+def compositeNode() -> Any:
+    """What the axial view shows."""
+    sliceView()
+    return slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+
+
+def passTime(seconds: float = 0.0) -> None:
+    """Lets the application do what it does by itself: timers, events."""
+    end = time.monotonic() + seconds
+    while True:
+        slicer.app.processEvents()
+        if time.monotonic() >= end:
+            return
+        time.sleep(0.005)
+
+
+class ModuleTestCase(ModelsFolderTestCase):
+    """Tests in the open module, with an empty scene and a models folder of their own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        sliceView()
+        self.module = openModule()
+        self.addCleanup(closeModule)
+        self.addCleanup(self.assertNoSlotFailed)
+
+    def passTimeUntil(self, holds: Callable[[], object], seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            self.assertLess(time.monotonic(), end, "nothing happened")
+            passTime()
+            time.sleep(0.005)
+
+    def assertNoSlotFailed(self) -> None:
+        """What a slot raises doesn't reach the test by itself."""
+        if not IN_APPLICATION:
+            from .pythonqt import slotErrors
+
+            failed, slotErrors[:] = list(slotErrors), []
+            self.assertEqual(failed, [])
