@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GramNorm = Literal["paper", "area", "matched"]
+GramNorm = Literal["paper", "area", "matched", "relative"]
 
 
 # --- which pixels are whose ----------------------------------------------------------------------------------------
@@ -148,15 +148,19 @@ def _scales(r: OrganGrams, s: OrganGrams, norm: GramNorm) -> tuple[Tensor | floa
     area_r, area_s = (one.area.clamp(min=1).to(one.grams.dtype) for one in (r, s))
     if norm == "area":  # each by its organ's own pixels: organs of any area compare, small ones count in full
         return 1 / area_r, 1 / area_s
-    # matched: as printed, with the style's Gram brought to the area that the organ has in the result
-    return 1 / r.pixels, area_r / (area_s * r.pixels)
+    if norm == "matched":  # as printed, with the style's Gram brought to the area that the organ has in the result
+        return 1 / r.pixels, area_r / (area_s * r.pixels)
+    # relative: as area, in units of the style's own Gram, so that all layers and organs weigh alike
+    N, unit = s.grams.shape[-1], (torch.linalg.matrix_norm(s.grams, keepdim=True) / area_s).clamp(min=1e-6)
+    return 2 * N / (area_r * unit), 2 * N / (area_s * unit)
 
 
 def masked_style_loss(r: OrganGrams, s: OrganGrams, norm: GramNorm = "paper", min_area: int = 4) -> Tensor:
     """Equation (6) at one layer: sum over organs of 1 / (4 N^2 M^2) ||RR_sg - SS_sg||_F^2.
 
     An organ that covers fewer than ``min_area`` pixels of the layer, in the result or in the style, is left out of the
-    sum. The summands are taken as 1 / (4 N^2) ||a RR - b SS||_F^2; for the printed norm a = b = 1 / M.
+    sum. The summands are taken as 1 / (4 N^2) ||a RR - b SS||_F^2; for the printed norm a = b = 1 / M. For the norm
+    ``relative`` they come to ||RR / A_r - SS / A_s||_F^2 / ||SS / A_s||_F^2, A the organ's pixels in each.
     """
     N = r.grams.shape[-1]
     a, b = _scales(r, s, norm)

@@ -62,6 +62,9 @@ def literal_style(r: Tensor, s: Tensor, y_r: Tensor, y_s: Tensor, norm: str) -> 
             gram_r, gram_s, m_used = gram_r / area_r, gram_s / area_s, 1
         elif norm == "matched":
             gram_s, m_used = gram_s * area_r / area_s, m
+        elif norm == "relative":
+            gram_r, gram_s = gram_r / area_r, gram_s / area_s
+            m_used = gram_s.square().sum().sqrt() / (2 * n)
         else:
             m_used = m
         for i, j in itertools.product(range(n), repeat=2):
@@ -88,7 +91,7 @@ def test_style_is_equation_4(maps: tuple[Tensor, ...]) -> None:
     torch.testing.assert_close(losses.style_loss(r, s), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("norm", ["paper", "area", "matched"])
+@pytest.mark.parametrize("norm", ["paper", "area", "matched", "relative"])
 def test_masked_style_is_equation_6(maps: tuple[Tensor, ...], norm: losses.GramNorm) -> None:
     r, s, y_r, y_s = maps
     ours = losses.masked_style_loss(losses.organ_grams(r, pixels(y_r)), losses.organ_grams(s, pixels(y_s)), norm)
@@ -134,7 +137,7 @@ def test_the_game_stays_finite_where_the_sigmoid_is_0_or_1() -> None:
 # --- gradients ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("norm", ["paper", "area", "matched"])
+@pytest.mark.parametrize("norm", ["paper", "area", "matched", "relative"])
 def test_gradients_of_perceptual_losses(maps: tuple[Tensor, ...], norm: losses.GramNorm) -> None:
     r, s, y_r, y_s = maps
     own, target = pixels(y_r), losses.organ_grams(s, pixels(y_s))
@@ -170,7 +173,7 @@ def test_masked_content_over_a_partition_is_the_plain_one(maps: tuple[Tensor, ..
     torch.testing.assert_close(losses.masked_content_loss(r, o, pixels(y)), losses.content_loss(r, o))
 
 
-@pytest.mark.parametrize("norm", ["paper", "area", "matched"])
+@pytest.mark.parametrize("norm", ["paper", "area", "matched", "relative"])
 def test_a_style_against_itself_is_zero(maps: tuple[Tensor, ...], norm: losses.GramNorm) -> None:
     own = losses.organ_grams(maps[0], pixels(maps[2]))
     assert losses.masked_style_loss(own, own, norm) == 0
@@ -187,7 +190,7 @@ def test_permuting_pixels_within_an_organ_leaves_its_gram(maps: tuple[Tensor, ..
     torch.testing.assert_close(before, after)
 
 
-@pytest.mark.parametrize("norm", ["area", "matched"])
+@pytest.mark.parametrize("norm", ["area", "matched", "relative"])
 def test_the_same_texture_over_another_area_is_the_same_style(norm: losses.GramNorm) -> None:
     """Twice the pixels of the same texture: no style loss, but for the printed norm, which takes area for style."""
     texture = torch.randn(3, 4, 4, dtype=torch.float64)
@@ -200,7 +203,7 @@ def test_the_same_texture_over_another_area_is_the_same_style(norm: losses.GramN
     assert losses.masked_style_loss(small, large, "paper") > 1e-3
 
 
-@pytest.mark.parametrize("norm", ["paper", "area", "matched"])
+@pytest.mark.parametrize("norm", ["paper", "area", "matched", "relative"])
 def test_organs_absent_or_too_small_are_left_out(maps: tuple[Tensor, ...], norm: losses.GramNorm) -> None:
     r, s, _, y_s = maps
     only_0 = torch.zeros(SIDE, SIDE, dtype=torch.int64)
