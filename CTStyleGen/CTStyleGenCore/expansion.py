@@ -120,8 +120,12 @@ def estimate(cases: Path, per_case: int, splits: Path | None = None, dicom: bool
     found = find_cases(cases)
     chosen = read_splits(splits, [files.case_id for files in found]).chosen(found)
     voxels = sum(voxel_count(files.ct) for files in chosen)
-    each = _BYTES + (_DICOM_BYTES if dicom else 0)
-    return Estimate(len(chosen), len(chosen) * per_case, round(voxels * per_case * each))
+    return Estimate(len(chosen), len(chosen) * per_case, size_in_bytes(voxels * per_case, dicom))
+
+
+def size_in_bytes(voxels: int, dicom: bool) -> int:
+    """How much room images of so many voxels and their labels take on the disk, roughly."""
+    return round(voxels * (_BYTES + (_DICOM_BYTES if dicom else 0)))
 
 
 def expand(
