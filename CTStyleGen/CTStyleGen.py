@@ -280,5 +280,8 @@ class CTStyleGenTest(ScriptedLoadableModuleTest):
     def runTest(self) -> None:
         folder = Path(__file__).parent / "Testing" / "Python"
         self.assertTrue(folder.is_dir(), f"The tests come with the source code; there is no {folder}.")
+        for name, module in list(sys.modules.items()):  # after a reload those of before would test what was before
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
+                del sys.modules[name]
         result = unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.discover(str(folder)))
         self.assertTrue(result.testsRun and result.wasSuccessful(), f"{len(result.failures + result.errors)} failed")

@@ -13,7 +13,7 @@ from .conditioning import LEFT_OUT, ORGAN_TAG, chosenOrgan, recognizedOrgan
 
 OrganStyles = Mapping[str, tuple[str, int]]  # organ name -> style, and its share in percent
 _SEGMENT, _ORGAN, _STATE, _STYLE, _SHARE = range(5)
-_WIDTHS = {_STYLE: 72, _SHARE: 48}  # pixels
+_WIDTHS = {_ORGAN: 104, _STYLE: 76, _SHARE: 46}  # pixels
 
 
 def styleArguments(card: Mapping[str, Any], chosen: OrganStyles) -> list[str]:
@@ -43,8 +43,7 @@ class OrganTable:
         table.setHorizontalHeaderLabels([_("Segment"), _("Organ"), _("State"), _("Style"), _("Share")])
         table.verticalHeader().hide()
         header = table.horizontalHeader()
-        for column in (_SEGMENT, _ORGAN):
-            header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(_SEGMENT, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(_STATE, qt.QHeaderView.ResizeToContents)
         for column, width in _WIDTHS.items():
             table.setColumnWidth(column, width)
@@ -88,7 +87,7 @@ class OrganTable:
             self._table.setItem(row, _STATE, qt.QTableWidgetItem(""))
             organ, style, share = qt.QComboBox(), qt.QComboBox(), qt.QSpinBox()
             organ.addItems([_("(left out)"), *organs])
-            style.addItems([_("as the model"), *looks] if len(looks) != 1 else looks)
+            style.addItems([_("all alike"), *looks] if len(looks) != 1 else looks)
             share.setRange(1, 100)
             share.suffix = " %"
             share.buttonSymbols = qt.QAbstractSpinBox.NoButtons
@@ -130,7 +129,7 @@ class OrganTable:
         style.enabled = hasBank and bool(organ) and len(looks) > 1
         share.enabled = style.enabled and style.currentIndex > 0
         if hasBank:
-            style.toolTip = _("The CT whose look the organ gets.")
+            style.toolTip = _("The CT whose look the organ gets. All alike: all styles of the model in equal parts.")
             share.toolTip = _("How much of that look. The model's other styles share the rest.")
         else:
             style.toolTip = share.toolTip = _(
@@ -190,10 +189,10 @@ class OrganTable:
             if self._isUpdating:
                 return
             organ = self._organOf(list(_segmentsOf(self._segmentation))[row][1])
-            styles = {name: choice for name, choice in self._styles.items() if name != organ}
+            self._styles.pop(organ, None)
             if style.currentIndex > 0:
-                styles[organ] = (style.currentText, share.value)
-            self._onStyles(styles)
+                self._styles[organ] = (style.currentText, share.value)
+            self._onStyles(dict(self._styles))
 
         return set
 

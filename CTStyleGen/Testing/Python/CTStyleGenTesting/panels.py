@@ -11,8 +11,7 @@ from .model_files import ModelsFolderTestCase
 
 
 def openModule() -> Any:
-    """Opens the module, anew in an empty scene, and returns its Python widget."""
-    slicer.mrmlScene.Clear(False)
+    """Opens the module, and returns its Python widget."""
     if IN_APPLICATION:
         slicer.util.selectModule("CTStyleGen")
         return slicer.util.getModuleWidget("CTStyleGen")
@@ -61,22 +60,24 @@ def passTime(seconds: float = 0.0) -> None:
         time.sleep(0.005)
 
 
+def passTimeUntil(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    """Lets the application do what it does until something holds; AssertionError when that takes too long."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing happened"
+        passTime(0.01)
+
+
 class ModuleTestCase(ModelsFolderTestCase):
     """Tests in the open module, with an empty scene and a models folder of their own."""
 
     def setUp(self) -> None:
         super().setUp()
+        slicer.mrmlScene.Clear(False)
         sliceView()
         self.module = openModule()
         self.addCleanup(closeModule)
         self.addCleanup(self.assertNoSlotFailed)
-
-    def passTimeUntil(self, holds: Callable[[], object], seconds: float = 60.0) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            self.assertLess(time.monotonic(), end, "nothing happened")
-            passTime()
-            time.sleep(0.005)
 
     def assertNoSlotFailed(self) -> None:
         """What a slot raises doesn't reach the test by itself."""

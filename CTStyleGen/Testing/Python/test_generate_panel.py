@@ -1,0 +1,311 @@
+"""The Generate panel as the user sees it: what it says before a run, the run, and what is there after it."""
+
+import json
+import sys
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import CTStyleGenTesting  # noqa: F401 - prepares slicer
+import numpy as np
+import qt
+import slicer
+from CTStyleGenTesting import chest, scenes
+from CTStyleGenLib.parameters import Device, SliceChoice
+from CTStyleGenTesting.chest import SHAPE, chestMasks, tinyModel
+from CTStyleGenTesting.model_files import writeModel
+from CTStyleGenTesting.panels import (
+    ModuleTestCase,
+    closeModule,
+    compositeNode,
+    openModule,
+    passTime,
+    passTimeUntil,
+    sliceView,
+)
+
+SEGMENT, ORGAN, STATE, STYLE, SHARE = range(5)
+
+
+class PanelTestCase(ModuleTestCase):
+    """A chest, drawn on a volume, in the open module."""
+
+    model: Path | None = None  # of the models folder
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.model = self.addModels()
+        self.grid = scenes.grid((5.1, 6.2, 7.5), (-120.5, 33.3, 40.1))
+        self.volume = scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid)
+        self.segmentation = scenes.addSegmentation(chestMasks(), self.grid)
+        self.segmentation.CreateDefaultDisplayNodes()
+        self.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
+        closeModule()
+        self.module = openModule()
+        self.panel = self.module.panels[0]
+        self.ui, self.parameters = self.panel.ui, self.panel.parameters
+
+    def addModels(self) -> Path:
+        return writeModel(self.folder / "chest.ctstyle")
+
+    def checked(self) -> str:
+        """What the panel says, when it has taken notice of all changes."""
+        passTimeUntil(lambda: not self.panel._checkTimer.active)
+        return self.ui.preflightLabel.text
+
+    def row(self, name: str) -> int:
+        names = [self.ui.organTable.item(row, SEGMENT).text() for row in range(self.ui.organTable.rowCount)]
+        return names.index(name)
+
+    def cell(self, name: str, column: int) -> object:
+        """The text of a cell, or the widget in it."""
+        item = self.ui.organTable.item(self.row(name), column)
+        return item.text() if item else self.ui.organTable.cellWidget(self.row(name), column)
+
+
+class ChoicesTest(PanelTestCase):
+    def test_begins_with_what_is_there(self) -> None:
+        self.assertIs(self.parameters.segmentation, self.segmentation)
+        self.assertEqual(self.parameters.model, self.model)
+        self.assertEqual(self.ui.modelComboBox.currentText, "chest")
+        self.assertRegex(self.checked(), r"^Makes 4 slices, in about \d+ s\.$")
+        self.assertTrue(self.ui.generateButton.enabled)
+
+    def test_says_what_is_missing(self) -> None:
+        self.parameters.segmentation = None
+        self.assertEqual(self.checked(), "Choose a segmentation.")
+        self.parameters.segmentation = self.segmentation
+        self.model.unlink()
+        self.parameters.model = Path()
+        self.assertIn("Choose a model", self.checked())
+        self.assertEqual(self.ui.modelComboBox.currentText, "(none yet)")
+        text = self.elsewhere / "text.ctstyle"
+        text.write_text("no model")
+        self.parameters.model = text
+        self.assertIn("not a CTStyleGen model", self.checked())
+        for widget in (self.ui.generateButton, self.ui.copyButton, self.ui.liveCheckBox):
+            self.assertFalse(widget.enabled)
+        self.assertEqual(self.ui.generateButton.toolTip, self.ui.preflightLabel.text)
+
+    def test_model_from_a_file(self) -> None:
+        elsewhere = writeModel(self.elsewhere / "other.ctstyle")
+        with mock.patch.object(qt.QFileDialog, "getOpenFileName", lambda *arguments: str(elsewhere), create=True):
+            self.ui.modelFileButton.click()
+        self.assertEqual(self.parameters.model, elsewhere)
+        self.assertEqual(self.ui.modelComboBox.currentText, "other (in elsewhere)")
+        self.ui.modelComboBox.setCurrentIndex(0)
+        self.assertEqual(self.parameters.model, self.model)
+
+    def test_slices(self) -> None:
+        sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 2, 1))[:3])
+        self.assertFalse(self.ui.firstSliceSpinBox.visible)
+        self.parameters.slices = SliceChoice.CURRENT
+        self.assertTrue(self.checked().startswith("Makes slice 2, "))
+        sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 3, 1))[:3])
+        self.assertTrue(self.checked().startswith("Makes slice 3, "))
+        sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 9, 1))[:3])
+        self.assertEqual(self.checked(), "The axial view shows no slice of the reference CT.")
+        self.parameters.slices = SliceChoice.RANGE
+        self.parameters.firstSlice, self.parameters.lastSlice = 1, 2
+        self.assertTrue(self.checked().startswith("Makes 2 slices, "))
+        self.parameters.firstSlice, self.parameters.lastSlice = 3, 2
+        self.checked()
+        self.assertEqual((self.parameters.firstSlice, self.parameters.lastSlice), (3, 3))
+
+    def test_samples_and_device(self) -> None:
+        self.assertFalse(self.ui.sequenceCheckBox.enabled)
+        self.parameters.samples = 3
+        self.parameters.device = Device.CPU
+        self.assertRegex(self.checked(), r"^Makes 4 slices, 3 times on the processor, in about \d+ s\.$")
+        self.assertTrue(self.ui.sequenceCheckBox.enabled)
+        self.assertFalse(self.ui.outputSelector.enabled)
+
+    def test_only_synthetic_volumes_can_be_written_into(self) -> None:
+        self.assertEqual([node.GetName() for node in self.ui.outputSelector.nodes()], [])
+        self.assertEqual([node.GetName() for node in self.ui.referenceVolumeSelector.nodes()], ["CT"])
+
+    def test_copy_as_python(self) -> None:
+        self.parameters.seed = 12
+        self.parameters.slices = SliceChoice.RANGE
+        self.parameters.firstSlice, self.parameters.lastSlice = 1, 2
+        self.cell("heart", ORGAN).setCurrentIndex(0)
+        self.checked()
+        self.ui.copyButton.click()
+        text = qt.QApplication.clipboard().text()
+        compile(text, "copied", "exec")
+        for words in ("getNode('Chest')", "getNode('CT')", repr(str(self.model)), "range(1, 3)", "seed=12"):
+            self.assertIn(words, text)
+        self.assertIn("organs={'heart': None}", text)
+
+
+class OrganTableTest(PanelTestCase):
+    def test_states(self) -> None:
+        segmentation = self.segmentation.GetSegmentation()
+        segmentation.AddEmptySegment("Catheter", "Catheter")
+        segmentation.AddEmptySegment("rib left 3", "rib left 3")
+        self.assertIn("'Catheter' is left out", self.checked())
+        told = {name: self.cell(name, STATE) for name in ("body", "heart", "Catheter", "rib left 3")}
+        expected = {"body": "overlaps", "heart": "found", "Catheter": "unknown", "rib left 3": "empty"}
+        self.assertEqual(told, expected)
+        heart = segmentation.GetSegmentIdBySegmentName("heart")
+        self.segmentation.GetDisplayNode().SetSegmentVisibility(heart, False)
+        self.checked()
+        self.assertEqual(self.cell("heart", STATE), "hidden")
+        self.assertEqual(self.cell("lung", ORGAN).currentText, "lungs")
+
+    def test_another_organ(self) -> None:
+        self.checked()
+        organ = self.cell("heart", ORGAN)
+        names = [organ.itemText(index) for index in range(organ.count)]
+        organ.setCurrentIndex(names.index("bone"))
+        self.checked()
+        self.assertEqual(self.panel.wish.organs, {"heart": "bone"})
+        self.cell("heart", ORGAN).setCurrentIndex(0)
+        self.assertNotIn("heart", self.checked())
+        self.assertEqual(self.cell("heart", STATE), "left out")
+        self.assertEqual(self.panel.wish.organs, {"heart": None})
+        self.cell("heart", ORGAN).setCurrentIndex(names.index("mediastinum"))
+        self.checked()
+        self.assertIsNone(self.panel.wish.organs)
+
+    def test_the_table_follows_the_segmentation(self) -> None:
+        self.checked()
+        segmentation = self.segmentation.GetSegmentation()
+        segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("lung")).SetName("Airways and lungs")
+        segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("heart"))
+        self.checked()
+        self.assertEqual(self.ui.organTable.rowCount, 2)
+        self.row("Airways and lungs")
+        self.parameters.segmentation = None
+        self.checked()
+        self.assertEqual(self.ui.organTable.rowCount, 0)
+
+    def test_one_look_can_not_be_chosen(self) -> None:
+        self.checked()
+        for column in (STYLE, SHARE):
+            self.assertFalse(self.cell("lung", column).enabled)
+            self.assertIn("one look", self.cell("lung", column).toolTip)
+        self.assertEqual(self.cell("lung", STYLE).currentText, "A")
+        self.assertIsNone(self.panel.wish.styles)
+
+
+class StylesTest(PanelTestCase):
+    def addModels(self) -> Path:
+        return writeModel(self.folder / "styles.ctstyle", styles=["A", "B", "C"], style_codes={})
+
+    def test_style_and_share_of_an_organ(self) -> None:
+        segmentation = self.segmentation.GetSegmentation()
+        segmentation.AddEmptySegment("left lung", "left lung")
+        self.checked()
+        style = self.cell("lung", STYLE)
+        self.assertEqual([style.itemText(n) for n in range(style.count)], ["all alike", "A", "B", "C"])
+        self.assertFalse(self.cell("lung", SHARE).enabled)
+        self.assertIsNone(self.panel.wish.styles)
+        style.setCurrentIndex(2)
+        self.checked()
+        self.assertEqual(self.panel.wish.styles, ["lungs=B"])
+        self.assertEqual(self.cell("left lung", STYLE).currentText, "B")
+        self.cell("left lung", SHARE).setValue(70)
+        self.cell("body", STYLE).setCurrentIndex(1)
+        self.assertRegex(self.checked(), "^Makes 4 slices")
+        self.assertEqual(self.panel.wish.styles, ["lungs=B:0.7", "lungs=A:0.15", "lungs=C:0.15", "body=A"])
+        self.assertEqual(self.cell("lung", SHARE).value, 70)
+        self.cell("lung", STYLE).setCurrentIndex(0)
+        self.checked()
+        self.assertEqual(self.panel.wish.styles, ["body=A"])
+
+    def test_styles_of_another_model(self) -> None:
+        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100]})
+        self.assertIn("no style 'Z'", self.checked())
+
+
+class EditorTest(PanelTestCase):
+    def test_edits_the_chosen_segmentation(self) -> None:
+        editor = self.ui.segmentEditor
+        self.assertIsNone(editor.mrmlSegmentEditorNode())
+        self.ui.editorSection.collapsed = False
+        self.assertIs(editor.segmentationNode(), self.segmentation)
+        self.assertIs(editor.sourceVolumeNode(), self.volume)
+        node = editor.mrmlSegmentEditorNode()
+        node.SetActiveEffectName("Paint")
+        closeModule()
+        self.assertEqual(node.GetActiveEffectName(), "")
+        slicer.mrmlScene.Clear(True)
+        openModule()
+        self.assertIsNotNone(editor.mrmlSegmentEditorNode().GetScene())
+
+
+@unittest.skipUnless(chest.CAN_TRAIN, chest.CANT_TRAIN)
+class RunTest(PanelTestCase):
+    def addModels(self) -> Path:
+        (self.folder / "tiny.ctstyle").write_bytes(tinyModel().read_bytes())
+        return self.folder / "tiny.ctstyle"
+
+    def test_two_runs_and_their_result(self) -> None:
+        self.checked()
+        self.volume.GetDisplayNode().AutoWindowLevelOff()
+        self.volume.GetDisplayNode().SetWindowLevel(1400, -500)
+        self.ui.generateButton.click()
+        self.assertTrue(self.ui.progressBar.visible or not self.panel.widget.visible)
+        self.parameters.seed = 3  # no longer of this run
+        self.assertIn("waits", self.checked())
+        self.ui.generateButton.click()
+        self.assertRegex(self.ui.progressBar.format, "1 more waiting$")
+        passTimeUntil(lambda: not self.panel._jobs)
+        first, second = (slicer.util.getNode(f"Chest synthetic CT{suffix}") for suffix in ("", "_1"))
+        self.assertEqual([node.GetAttribute("CTStyleGen.Seed") for node in (first, second)], ["0", "3"])
+        view = compositeNode()
+        self.assertEqual(view.GetBackgroundVolumeID(), self.volume.GetID())
+        self.assertEqual(view.GetForegroundVolumeID(), second.GetID())
+        self.assertEqual(second.GetDisplayNode().GetWindow(), 1400)
+        self.parameters.fade = 30
+        self.assertAlmostEqual(view.GetForegroundOpacity(), 0.3)
+        self.assertFalse(self.ui.cancelButton.enabled)
+        self.assertIn(second, self.ui.outputSelector.nodes())
+        self.assertNotIn(self.volume, self.ui.outputSelector.nodes())
+
+    def test_deleted_nodes_and_another_module(self) -> None:
+        self.checked()
+        self.ui.generateButton.click()
+        passTime(0.2)
+        slicer.mrmlScene.RemoveNode(self.volume)
+        slicer.mrmlScene.RemoveNode(self.segmentation)
+        closeModule()
+        passTimeUntil(lambda: not self.panel._jobs)
+        node = slicer.util.getNode("Chest synthetic CT")
+        self.assertEqual(slicer.util.arrayFromVolume(node).shape, SHAPE)
+        self.assertIsNone(node.GetNodeReference("CTStyleGen.sourceVolume"))
+
+    def test_cancel_and_failure(self) -> None:
+        self.checked()
+        self.ui.generateButton.click()
+        passTime(0.3)
+        self.ui.cancelButton.click()
+        self.assertEqual(self.panel._jobs, [])
+        damaged = self.model.read_bytes()[:-1] + b"\0"
+        (self.folder / "tiny.ctstyle").write_bytes(damaged)
+        with mock.patch("CTStyleGenLib.jobs.coreCommand", lambda: [sys.executable, "-c", "raise SystemExit('Oh.')"]):
+            self.ui.generateButton.click()
+            with mock.patch.object(slicer.util, "errorDisplay") as display:
+                passTimeUntil(lambda: not self.panel._jobs)
+        self.assertIn("Oh.", display.call_args.args[0])
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [self.volume])
+
+    def test_live(self) -> None:
+        sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 2, 1))[:3])
+        self.checked()
+        self.ui.liveCheckBox.checked = True
+        output = self.panel._live.output
+        passTimeUntil(lambda: self.ui.liveStatusLabel.text.startswith("Slice 2 took"))
+        self.assertTrue(slicer.util.arrayFromVolume(output)[2].std() > 0)
+        self.assertEqual(compositeNode().GetForegroundVolumeID(), output.GetID())
+        self.parameters.seed = 8
+        passTimeUntil(lambda: self.ui.liveStatusLabel.text.startswith("Generating"))
+        slicer.mrmlScene.Clear(False)
+        passTimeUntil(lambda: not self.ui.liveCheckBox.checked)
+        self.assertIn("deleted", self.ui.liveStatusLabel.text)
+        self.assertIsNone(self.panel._live)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,111 @@
+"""The module in the application: opened, left, reloaded, in scenes that come and go; and all its words translated."""
+
+import ast
+import os
+import subprocess
+import sys
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+import CTStyleGenTesting
+import slicer
+from CTStyleGenTesting.panels import ModuleTestCase, closeModule, openModule, passTime
+
+MODULE_FOLDER = Path(__file__).resolve().parents[2]
+
+
+class ModuleTest(ModuleTestCase):
+    def test_tabs(self) -> None:
+        tabs = self.module.ui.panelTabs
+        titles = [tabs.tabText(index) for index in range(tabs.count)]
+        self.assertEqual(titles, [panel.title for panel in self.module.panels])
+        self.assertEqual(titles[0], "Generate")
+        for index in range(tabs.count):
+            tabs.setCurrentIndex(index)
+            passTime()
+
+    def test_left_and_opened_again(self) -> None:
+        closeModule()
+        self.assertEqual([panel.parameters for panel in self.module.panels], [None] * len(self.module.panels))
+        openModule()
+        self.assertTrue(all(panel.parameters for panel in self.module.panels))
+
+    def test_parameters_are_the_scenes(self) -> None:
+        parameters = self.module.panels[0].parameters
+        parameters.seed = 12
+        slicer.mrmlScene.Clear(True)
+        self.assertEqual(self.module.panels[0].parameters.seed, 0)
+        self.assertEqual(self.module.panels[0].ui.seedSpinBox.value, 0)
+        closeModule()
+        slicer.mrmlScene.Clear(True)
+        self.assertIsNone(self.module.panels[0].parameters)
+        passTime(0.5)
+
+    @unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "there, Reload and Test does it")
+    def test_reload(self) -> None:
+        """In a process of its own, because reloading leaves other tests with the libraries of before."""
+        script = (
+            "import sys, CTStyleGenTesting, slicer\n"
+            "from CTStyleGenTesting import panels, scenes, pythonqt\n"
+            "before, library = panels.openModule(), sys.modules['CTStyleGenLib.panel']\n"
+            "before.panels[0].parameters.seed = 12\n"
+            "segmentation = scenes.addSegmentation({}, scenes.grid())\n"
+            "before.panels[0].parameters.segmentation = segmentation\n"
+            "before.onReload()\n"
+            "panels.passTime(0.5)\n"
+            "after = panels.openModule()\n"
+            "assert after is not before and sys.modules['CTStyleGenLib.panel'] is not library\n"
+            "assert after.panels[0].parameters.seed == after.panels[0].ui.seedSpinBox.value == 12\n"
+            "assert after.panels[0].ui.segmentationSelector.currentNode() is segmentation\n"
+            "assert [panel.parameters for panel in before.panels] == [None] * len(before.panels)\n"
+            "assert not pythonqt.slotErrors, pythonqt.slotErrors\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_torch_is_not_in_this_process(self) -> None:
+        if CTStyleGenTesting.IN_APPLICATION:  # elsewhere test_logic looks, in a process of its own
+            self.assertNotIn("torch", sys.modules)
+
+
+class TranslationTest(unittest.TestCase):
+    """Every sentence that can be seen goes through a translation, as one literal text."""
+
+    TRANSLATIONS = ("_", "translate")
+    # What is shown to programmers alone, or is no language.
+    EXEMPT_CALLS = ("ValueError", "TypeError", "NotImplementedError", "AssertionError", "assertTrue")
+
+    def test_sentences(self) -> None:
+        files = [MODULE_FOLDER / "CTStyleGen.py", *(MODULE_FOLDER / "CTStyleGenLib").glob("*.py")]
+        for path in files:
+            with self.subTest(path.name):
+                self.assertEqual(list(self.untranslated(ast.parse(path.read_text(encoding="utf-8")))), [])
+
+    def test_translations_are_of_literal_texts(self) -> None:
+        for path in (MODULE_FOLDER / "CTStyleGenLib").glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_":
+                    with self.subTest(f"{path.name}, line {node.lineno}"):
+                        self.assertIsInstance(node.args[0], ast.Constant)
+
+    def untranslated(self, node: ast.AST, inside: str = "") -> Iterator[str]:
+        """The texts that read like a sentence, a word with a capital followed by others, outside a translation."""
+        if isinstance(node, ast.Call):
+            inside = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if inside in (*self.TRANSLATIONS, *self.EXEMPT_CALLS):
+                return
+        for child in ast.iter_child_nodes(node):
+            isDocstring = isinstance(node, ast.Expr) and isinstance(child, ast.Constant)
+            if isinstance(child, ast.Constant) and isinstance(child.value, str) and not isDocstring:
+                words = child.value.split(" ")
+                if len(words) > 2 and words[0][:1].isupper():
+                    yield child.value
+            yield from self.untranslated(child, inside)
+
+
+if __name__ == "__main__":
+    unittest.main()

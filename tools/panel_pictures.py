@@ -1,0 +1,67 @@
+"""Pictures of the module's panels, as docs/panel-NAME.png: python -m tools.panel_pictures [FOLDER].
+
+They are the running panels, on the widgets of the tests' stand-in, which looks like Qt without Slicer's style, with a
+real chest CT and its segmentation.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from . import demo_data
+from .demo import _ROOT, _add_volume
+
+_WIDTH = 420  # pixels, of a panel beside the views
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the pictures into a folder."""
+    target = Path(arguments[0] if arguments else _ROOT / "docs")
+    sys.path[:0] = [str(_ROOT / "CTStyleGen"), str(_ROOT / "CTStyleGen" / "Testing" / "Python")]
+    from CTStyleGenTesting import prepare
+
+    prepare()
+    from CTStyleGenLib import models
+    from CTStyleGenTesting.model_files import writeModel
+    from CTStyleGenTesting.panels import openModule, passTime, sliceView
+
+    with tempfile.TemporaryDirectory() as folder:
+        models.setModelsFolder(Path(folder) / "models")
+        styles = {"styles": ["clinic A", "clinic B", "low dose"], "style_codes": {}, "size": 256}
+        writeModel(models.modelsFolder() / "chest.ctstyle", **styles)
+        volume, segmentation = _chest(Path(folder))
+        sliceView()
+        module = openModule()
+        parameters = module.panels[0].parameters
+        parameters.segmentation, parameters.referenceVolume = segmentation, volume
+        parameters.organStyles = '{"lungs": ["clinic B", 70], "bone": ["clinic A", 100]}'
+        place = module.parent
+        tabs = module.ui.panelTabs
+        place.show()
+        for index, panel in enumerate(module.panels):
+            tabs.setCurrentIndex(index)
+            height = panel.widget.minimumSizeHint.height() + 60
+            place.resize(_WIDTH, height)
+            passTime(1.0)
+            place.grab().save(str(target / f"panel-{panel.title.lower()}.png"))
+
+
+def _chest(folder: Path) -> tuple[Any, Any]:
+    """The demo's chest: its CT, and its segmentation with colors."""
+    import slicer
+
+    case = demo_data.content_case(folder / "content")
+    volume = _add_volume(sitk.ReadImage(str(case / "ct.nrrd")), "Chest CT")
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Chest")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(case / "segmentation.seg.nrrd"))
+    storage.ReadData(segmentation)
+    segmentation.CreateDefaultDisplayNodes()
+    return volume, segmentation
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
