@@ -232,25 +232,12 @@ def code_loss(measured: Tensor, asked: Tensor) -> Tensor:
     return (measured[both] - asked[both]).abs().sum() / max(1, len(measured))
 
 
-def shape_loss(R: Tensor, O: Tensor) -> Tensor:
-    """Content without style: |difference| of feature maps [N, H, W], each normalized by its own mean and deviation.
-
-    Instance normalization takes style away (Ulyanov et al., arXiv 1607.08022; Huang and Belongie, arXiv 1703.06868).
-    """
-    return (F.instance_norm(R.float()[None]) - F.instance_norm(O.float()[None])).abs().mean()
-
-
 def coarse_loss(x: Tensor, target: Tensor, pixels: int = 4) -> Tensor:
     """Mean |difference| of x and target [1, 1, S, S], both averaged over squares of ``pixels``: layout without texture.
 
     A difference pixel by pixel is least for the median of all textures, which is smooth: noise would be unlearned.
     """
     return (F.avg_pool2d(x, pixels) - F.avg_pool2d(target, pixels)).abs().mean()
-
-
-def matching_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Feature matching: mean |difference| of the discriminator's maps (Wang et al., arXiv 1711.11585)."""
-    return torch.stack([(a - b).abs().mean() for a, b in zip(fake, real, strict=True)]).mean()
 
 
 def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

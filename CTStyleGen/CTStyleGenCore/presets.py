@@ -74,11 +74,11 @@ _STYLES = Preset(
     "styles",
     generator="styles",
     style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
-    content_layers=("relu4_2",),
-    gram_norm="area",
-    # adversarial, moments, style, code, shape, coarse, matching
-    gradient_ratio=(1.0, 2.0, 2.0, 1.0, 0.5, 1.0, 1.0),
-    generator_betas=(0.5, 0.99),
+    content_layers=(),
+    # adversarial, moments, code, coarse
+    gradient_ratio=(0.05, 2.0, 2.0, 0.5),
+    generator_rate=2e-3,
+    generator_betas=(0.0, 0.99),
     discriminator_rate=4e-4,
     generator_updates_per_discriminator_update=1,
     poses=True,

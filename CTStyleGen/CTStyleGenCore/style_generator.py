@@ -177,16 +177,14 @@ class PatchDiscriminator(nn.Module):
         self.windows, self.shares, self.normalized = windows, OrganShares(grays), NormalizedCodes(len(grays))
         self.code = nn.Linear(CODE_SIZE, 8)
         widths = [3 + len(grays) + 8, 48, 96, 192]
-        layers = [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths)]
-        self.layers = nn.ModuleList(spectral_norm(layer) for layer in (*layers, nn.Conv2d(192, 192, 3, padding=1)))
-        self.logit = spectral_norm(nn.Conv2d(192, 1, 3, padding=1))
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+        layers += [spectral_norm(nn.Conv2d(192, 192, 3, padding=1)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(192, 1, 3, padding=1)))
 
-    def forward(self, x: Tensor, y: Tensor, codes: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """x, y [N, 1, S, S], codes [N, O, CODE_SIZE] -> logits [N, 1, S / 8, S / 8], and the layers' maps."""
+    def forward(self, x: Tensor, y: Tensor, codes: Tensor) -> Tensor:
+        """x, y [N, 1, S, S], codes [N, O, CODE_SIZE] -> logits [N, 1, S / 8, S / 8]."""
         shares = self.shares(y)
         style = torch.einsum("nohw,noc->nchw", shares, self.code(self.normalized(codes)))
-        h, maps = torch.cat([2 * self.windows(x) - 1, shares, style], dim=1), []
-        for layer in self.layers:
-            h = F.leaky_relu(layer(h), 0.2)
-            maps.append(h)
-        return self.logit(h), maps
+        return self.layers(torch.cat([2 * self.windows(x) - 1, shares, style], dim=1))

@@ -20,12 +20,7 @@ from .losses import (
     code_loss,
     hinge_adversarial_loss,
     hinge_discriminator_loss,
-    masked_style_loss,
-    matching_loss,
     moment_loss,
-    organ_grams,
-    organ_pixels,
-    shape_loss,
 )
 from .perceptual import Features, FeatureWeights, Windows
 from .slices import HuRange
@@ -53,7 +48,7 @@ class StyleTrainer(Trainer):
     """The two players, their optimizers, and a step of the game."""
 
     hu = HuRange()
-    terms = ("adversarial", "moments", "style", "code", "shape", "coarse", "matching")
+    terms = ("adversarial", "moments", "code", "coarse")
 
     def _networks(self, size: int, weights: FeatureWeights) -> tuple[Any, torch.nn.Module, torch.nn.Module]:
         preset, windows = self.preset, Windows(self.hu)
@@ -63,7 +58,7 @@ class StyleTrainer(Trainer):
         for normalized in (G.normalized, D.normalized):
             normalized.learn(codes)
         D.eval()
-        return G, D, Features(weights, {*preset.style_layers, *preset.content_layers}, windows)
+        return G, D, Features(weights, preset.style_layers, windows)
 
     def _optimizer_D(self) -> torch.optim.Optimizer:
         preset = self.preset
@@ -85,7 +80,7 @@ class StyleTrainer(Trainer):
         own, asked = (torch.cat([getattr(task, name) for task in tasks]) for name in ("content_codes", "style_codes"))
         fake = self._made(y, self._stacked([draw.z for draw in draws]), asked)
         self.D.train()  # spectral norms are brought up to date here alone, equally often in every process
-        loss = hinge_discriminator_loss(self._judged(x, y, own)[0], self._judged(fake.detach(), y, asked)[0])
+        loss = hinge_discriminator_loss(self._judged(x, y, own), self._judged(fake.detach(), y, asked))
         self.D.eval()
         self.optimizer_D.zero_grad(set_to_none=True)
         loss.backward()
@@ -119,11 +114,10 @@ class StyleTrainer(Trainer):
         with self.computing.passes():
             return self.G(y, z, codes).float()
 
-    def _judged(self, x: Tensor, y: Tensor, codes: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """D's logits, float32 [N, 1, s, s], and its maps."""
+    def _judged(self, x: Tensor, y: Tensor, codes: Tensor) -> Tensor:
+        """D's logits, float32 [N, 1, s, s]."""
         with self.computing.passes():
-            logits, maps = self.D(x, y, codes)
-        return logits.float(), maps
+            return self.D(x, y, codes).float()
 
     def _terms(self, x: Tensor, tasks: Sequence[_Task]) -> list[Tensor]:
         """The generator's terms, in the order of ``terms``: scalars, sums over the slices of x."""
@@ -138,25 +132,13 @@ class StyleTrainer(Trainer):
         """The terms of one slice x [1, 1, S, S] with features R."""
         content, style, organs = task.content, task.style, len(self.anatomy.organs)
         with torch.no_grad():
-            S = {layer: maps[0] for layer, maps in self._see(style.x).items()}
-            O = S if task.own_style else {layer: maps[0] for layer, maps in self._see(content.x).items()}
-        moments, grams, nothing = [], [], x.new_zeros(())
-        for layer in self.preset.style_layers:
-            height, width = R[layer].shape[-2:]
-            r, s = (organ_pixels(one.labels, organs, height, width) for one in (content, style))
-            moments.append(moment_loss(R[layer], r, S[layer], s))
-            grams.append(masked_style_loss(organ_grams(R[layer], r), organ_grams(S[layer], s), self.preset.gram_norm))
+            S = self._see(style.x)
+        r, s = self._pixels(content, R), self._pixels(style, S)
+        moments = [moment_loss(R[layer], r[layer], S[layer][0], s[layer]) for layer in self.preset.style_layers]
         code = code_loss(measure_codes(x[0], content.labels[None], organs), task.style_codes[0])
-        shape = torch.stack([shape_loss(R[layer], O[layer]) for layer in self.preset.content_layers]).sum()
-        logits, maps = self._judged(x, content.y, task.style_codes)
-        coarse = matching = nothing
-        if task.own_style:
-            coarse = coarse_loss(x, content.x)
-            with torch.no_grad():
-                real = self._judged(content.x, content.y, task.content_codes)[1]
-            matching = matching_loss(maps, real)
-        adversarial = hinge_adversarial_loss(logits)
-        return [adversarial, torch.stack(moments).sum(), torch.stack(grams).sum(), code, shape, coarse, matching]
+        coarse = coarse_loss(x, content.x) if task.own_style else x.new_zeros(())
+        adversarial = hinge_adversarial_loss(self._judged(x, content.y, task.style_codes))
+        return [adversarial, torch.stack(moments).sum(), code, coarse]
 
     def _gradient_norms(self, n: int) -> list[float]:
         """NaN for terms that the draw doesn't have."""

@@ -104,7 +104,7 @@ class Model:
         """The codes of the case in a folder; ``files`` are what is in it, so that a changed case is measured anew."""
         count = self.card["preset"]["style_slices"]
         slices = training_slices(read_case(folder, self.anatomy), self.anatomy, self.G.size, count, self.hu)
-        return slice_codes(slices, self.anatomy)
+        return slice_codes([one.without_table() for one in slices], self.anatomy)
 
     def noise_code(self, seed: int, sample: int) -> Tensor:
         """The noise code of a sample: standard normal, [1, noise size], the same on every machine."""

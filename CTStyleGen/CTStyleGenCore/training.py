@@ -80,6 +80,8 @@ def train(
         hu,
         preset.style_bank,
     )
+    if preset.style_bank:
+        data = data.without_tables()
     report = report if ranks.first else _silent
     checkpoint = checkpoint_path(options.output)
     with memory_told(_memory_advice(options)):

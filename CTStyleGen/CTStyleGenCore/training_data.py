@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .anatomy import Anatomy
@@ -15,6 +16,8 @@ from .cases import Case, read_cases
 from .errors import InputError
 from .slices import HuRange, Square, axial, gray_map
 from .style_codes import measure_codes
+
+_AIR = -0.95  # at most, in [-1, 1]; less is the noise of air
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,16 @@ class TrainingSlice:
         """The slice in another pose."""
         x, labels = posed(self.x, self.labels, pose)
         return replace(self, x=x, y=gray_map(labels, anatomy)[None, None], labels=labels)
+
+    def without_table(self) -> "TrainingSlice":
+        """The slice with air for table, clothes and tubes outside the body, as a map that doesn't know them has it.
+
+        Pixels beside the body keep their part of it.
+        """
+        body = (self.labels > 0).float()[None, None]
+        reach = max(1, body.shape[-1] // 128)
+        far = F.max_pool2d(body, 2 * reach + 1, stride=1, padding=reach) == 0
+        return replace(self, x=torch.where(far, self.x.clamp(max=_AIR), self.x))
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,10 @@ class TrainingData:
             return replace(one, x=one.x.pin_memory(), y=one.y.pin_memory())
 
         return TrainingData(tuple(map(pin, self.contents)), tuple(map(pin, self.styles)))
+
+    def without_tables(self) -> "TrainingData":
+        """The same slices, each without the table."""
+        return TrainingData(*(tuple(one.without_table() for one in part) for part in (self.contents, self.styles)))
 
     def _styles_for(self, content: TrainingSlice) -> list[int]:
         return [index for index, style in enumerate(self.styles) if style.case_id != content.case_id]

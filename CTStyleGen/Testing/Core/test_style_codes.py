@@ -44,7 +44,7 @@ def test_white_noise_is_as_rough_at_every_lag() -> None:
     """E |a - b| of independent normal values is 2 / sqrt(pi) deviations."""
     x = 0.1 * torch.randn(8, 64, 64, generator=torch.Generator().manual_seed(0))
     roughness = measure_codes(x, torch.ones(8, 64, 64, dtype=torch.int64), 2)[1, len(LEVELS) :]
-    torch.testing.assert_close(roughness, torch.full((3,), 0.1128), rtol=0.02, atol=0)
+    torch.testing.assert_close(roughness, torch.full((len(LAGS),), 0.1128), rtol=0.02, atol=0)
 
 
 def test_codes_pass_gradients_back() -> None:
