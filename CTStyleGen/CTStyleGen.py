@@ -249,7 +249,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         ``amount``: how far anatomy moves at most, in mm. ``styles``: the look of all images, as of `synthesize`;
         without, the model's styles in turn. ``labels``: "organs", the values of the organ table, or "source", those of
         the cases' own segmentations in a folder. ``splits``: a JSON file, {"train": [...], "test": [...]}, outside of
-        whose "train" no patient is used. ``dicom``: DICOM as well. ``resume``: goes on with a data set that was stopped.
+        whose "train" no patient is used. ``dicom``: DICOM as well. ``resume``: goes on with a data set that stopped.
 
         Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after those
         before it. Raises as `synthesize`; images that are whole are kept.

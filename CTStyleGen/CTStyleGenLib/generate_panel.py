@@ -1,5 +1,6 @@
 """The Generate panel: a CT for a segmentation."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,17 +19,18 @@ from .geometry import sliceCount, sliceInView
 from .job_queue import QueuedJob, State
 from .jobs import JobError
 from .live import Live
-from .models import modelsFolder, storedModels
+from .models import StoredModel, modelsFolder, storedModels
 from .organ_table import OrganStyles, OrganTable, styleArguments
 from .outputs import SYNTHETIC
 from .panel import Panel
-from .parameters import SliceChoice
+from .parameters import Device, SliceChoice
 from .speed import expectedSeconds, inWords
 from .synthesis import CheckResult, Wish, pythonCall
 
 _REST_MS = 300  # after a change, before it is checked
+_PAINTING_REST_MS = 1500  # after a stroke of the brush: the check takes some tenths of a second
 _EDITOR_TAG = "CTStyleGen"
-_EDITS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SegmentsOrderModified", "RepresentationModified")
+_EDITS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SegmentsOrderModified")
 _RED = "vtkMRMLSliceNodeRed"
 
 
@@ -41,11 +43,11 @@ class GeneratePanel(Panel):
         self._jobs: list[QueuedJob] = []  # of this panel, waiting or running
         self._live: Live | None = None
         self._models: list[Path] = []  # in the combo box
+        self._noticed: object = None  # the parameters that were checked last
         self._followed: Any = None  # the segmentation whose edits are noticed
         self._organTable = OrganTable(self.ui.organTable, self._onStyles)
         self._checkTimer = qt.QTimer()
         self._checkTimer.singleShot = True
-        self._checkTimer.interval = _REST_MS
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
         self.ui.progressBar.hide()
@@ -61,10 +63,11 @@ class GeneratePanel(Panel):
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Binds the panel; selects the scene's first segmentation and the first model if none is."""
+        self._noticed = None
         if parameterNode:
             if not parameterNode.segmentation:
                 parameterNode.segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-            stored = storedModels()
+            stored = _usableModels()
             if not parameterNode.model.is_file() and stored:
                 parameterNode.model = stored[0].path
         super().setParameterNode(parameterNode)
@@ -74,10 +77,14 @@ class GeneratePanel(Panel):
         self._updateEditor()
 
     def enter(self) -> None:
-        """Models may have come and gone meanwhile."""
+        """The embedded editor hears the mouse in the views."""
         self.ui.segmentEditor.setupViewObservations()
-        self._showModels()
-        self.check()
+
+    def shown(self) -> None:
+        """Models may have come and gone meanwhile."""
+        if self.parameters:
+            self._listModels()
+            self.check()
 
     def exit(self) -> None:
         """No effect of the embedded editor stays active. Live goes on, for editing in the Segment Editor itself."""
@@ -153,10 +160,13 @@ class GeneratePanel(Panel):
             self._limitRange()
         self.ui.sequenceCheckBox.enabled = chosen.samples > 1
         self.ui.outputSelector.enabled = chosen.samples == 1
-        self._showModels()
+        self._showModel()
         self._updateEditor()
         self._fade()
-        self._checkTimer.start()
+        asked = [(name, chosen.getValue(name)) for name in chosen.allParameters if name not in ("fade", "output")]
+        if asked != self._noticed:
+            self._noticed = asked
+            self._checkTimer.start(_REST_MS)
 
     def check(self) -> None:
         """Says what a click on Generate will do, and shows what becomes of each segment."""
@@ -202,8 +212,12 @@ class GeneratePanel(Panel):
             what = _("Makes {slices} slices").format(slices=slices)
         if chosen.samples > 1:
             what = _("{what}, {samples} times").format(what=what, samples=chosen.samples)
-        where = {"auto": "", "cpu": _(" on the processor"), "cuda": _(" on the graphics card")}[chosen.device.value]
-        lines = [_("{what}{where}, in about {time}.").format(what=what, where=where, time=time), *result.problems]
+        where = {
+            Device.AUTO: _("on the graphics card if there is one, else on the processor"),
+            Device.CPU: _("on the processor"),
+            Device.CUDA: _("on the graphics card"),
+        }[chosen.device]
+        lines = [_("{what} {where}, in about {time}.").format(what=what, where=where, time=time), *result.problems]
         if self._jobs:
             lines.insert(1, _("It waits until the run before it has ended."))
         return "\n".join(lines)
@@ -219,20 +233,26 @@ class GeneratePanel(Panel):
             self.parameters.firstSlice = 0
         self.ui.firstSliceSpinBox.maximum = self.ui.lastSliceSpinBox.maximum = count - 1
 
-    def _showModels(self) -> None:
+    def _listModels(self) -> None:
         """Lists the models folder, and the chosen model if it lies elsewhere."""
         chosen = self.parameters.model
-        stored = {model.path: model.name for model in storedModels()}
-        if chosen.is_file() and chosen not in stored:
-            stored[chosen] = _("{name} (in {folder})").format(name=chosen.stem, folder=chosen.parent.name)
+        names = {model.path: model.name for model in _usableModels()}
+        if chosen.is_file() and chosen not in names:
+            names[chosen] = _("{name} (in {folder})").format(name=chosen.stem, folder=chosen.parent.name)
+        self._models = list(names)
         combo = self.ui.modelComboBox
-        if self._models != list(stored) or not combo.count:
-            self._models = list(stored)
-            combo.blockSignals(True)
-            combo.clear()
-            combo.addItems(list(stored.values()) or [_("(none yet)")])
-            combo.blockSignals(False)
-        if chosen in self._models and combo.currentIndex != self._models.index(chosen):
+        combo.blockSignals(True)
+        combo.clear()
+        combo.addItems(list(names.values()) or [_("(none yet)")])
+        combo.currentIndex = self._models.index(chosen) if chosen in self._models else 0
+        combo.blockSignals(False)
+
+    def _showModel(self) -> None:
+        """Shows the chosen model in the list."""
+        chosen, combo = self.parameters.model, self.ui.modelComboBox
+        if chosen not in self._models:
+            self._listModels()
+        elif combo.currentIndex != self._models.index(chosen):
             combo.currentIndex = self._models.index(chosen)
 
     def _follow(self, segmentationNode: Any) -> None:
@@ -241,18 +261,24 @@ class GeneratePanel(Panel):
             return
         self._followed = segmentationNode
         self.removeObservers(self._onEdit)
+        self.removeObservers(self._onPainted)
         if segmentationNode is None:
             return
         segmentation, view = segmentationNode.GetSegmentation(), slicer.mrmlScene.GetNodeByID(_RED)
         for event in _EDITS:
             self.addObserver(segmentation, getattr(segmentation, event), self._onEdit)
+        self.addObserver(segmentation, segmentation.RepresentationModified, self._onPainted)
         for node in filter(None, (segmentationNode.GetDisplayNode(), view)):
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onEdit)
 
     def _onEdit(self, caller: Any, event: str) -> None:
         isView = caller.IsA("vtkMRMLSliceNode")
         if self.parameters and not (isView and self.parameters.slices is not SliceChoice.CURRENT):
-            self._checkTimer.start()
+            self._checkTimer.start(_REST_MS)
+
+    def _onPainted(self, caller: Any, event: str) -> None:
+        if self.parameters:
+            self._checkTimer.start(_PAINTING_REST_MS)
 
     # --- the embedded Segment Editor ---
 
@@ -315,7 +341,7 @@ class GeneratePanel(Panel):
             self._jobs.remove(job)
             self._showProgress()
             if self.parameters:
-                self._checkTimer.start()
+                self._checkTimer.start(_REST_MS)
             if job.state is State.DONE:
                 result = job.result[0] if isinstance(job.result, list) else job.result
                 self._show(reference, result)
@@ -399,6 +425,13 @@ class GeneratePanel(Panel):
 
     def _showLive(self, sentence: str) -> None:
         self.ui.liveStatusLabel.text = sentence
+
+
+def _usableModels() -> list[StoredModel]:
+    """The models of the models folder; none where there is no such folder, of which the Models panel tells."""
+    with contextlib.suppress(InputError):
+        return [model for model in storedModels() if not model.problem]
+    return []
 
 
 def _editorNode() -> Any:

@@ -68,7 +68,10 @@ class ChoicesTest(PanelTestCase):
         self.assertIs(self.parameters.segmentation, self.segmentation)
         self.assertEqual(self.parameters.model, self.model)
         self.assertEqual(self.ui.modelComboBox.currentText, "chest")
-        self.assertRegex(self.checked(), r"^Makes 4 slices, in about \d+ s\.$")
+        self.assertRegex(
+            self.checked(),
+            r"^Makes 4 slices on the graphics card if there is one, else on the processor, in about \d+ s\.$",
+        )
         self.assertTrue(self.ui.generateButton.enabled)
 
     def test_says_what_is_missing(self) -> None:
@@ -100,14 +103,14 @@ class ChoicesTest(PanelTestCase):
         sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 2, 1))[:3])
         self.assertFalse(self.ui.firstSliceSpinBox.visible)
         self.parameters.slices = SliceChoice.CURRENT
-        self.assertTrue(self.checked().startswith("Makes slice 2, "))
+        self.assertTrue(self.checked().startswith("Makes slice 2 on"))
         sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 3, 1))[:3])
-        self.assertTrue(self.checked().startswith("Makes slice 3, "))
+        self.assertTrue(self.checked().startswith("Makes slice 3 on"))
         sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 9, 1))[:3])
         self.assertEqual(self.checked(), "The axial view shows no slice of the reference CT.")
         self.parameters.slices = SliceChoice.RANGE
         self.parameters.firstSlice, self.parameters.lastSlice = 1, 2
-        self.assertTrue(self.checked().startswith("Makes 2 slices, "))
+        self.assertTrue(self.checked().startswith("Makes 2 slices on"))
         self.parameters.firstSlice, self.parameters.lastSlice = 3, 2
         self.checked()
         self.assertEqual((self.parameters.firstSlice, self.parameters.lastSlice), (3, 3))
