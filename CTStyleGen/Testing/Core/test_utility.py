@@ -1,0 +1,130 @@
+"""The utility benchmark: who is in which split, its arithmetic, and the whole of it at a tiny size on drawn chests."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from CTStyleGenCore.anatomy import Anatomy
+from phantoms import HU, write_case
+
+from benchmarks import utility
+from benchmarks.utility import Slice
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for number, name in enumerate(("A048383-1", "A048383-2", "P", "Q", "Lung_Dx-A0001-B", "Lung_Dx-A0001-L")):
+        write_case(tmp_path / "data" / "cases" / name, seed=number, slices=2, side=64)
+    return tmp_path / "data"
+
+
+def drawn(patient: str, seed: int = 0, size: int = 32) -> Slice:
+    labels = np.random.default_rng(seed).integers(0, 6, (size, size)).astype(np.uint8)
+    return Slice(patient, np.array(HU, np.int16)[labels], labels, 5.0)
+
+
+def test_it_runs_and_goes_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "out"
+    sizes = ("--slices", "2", "--seeds", "1", "--per-slice", "2", "--size", "64", "--amount", "0")
+    steps = ("--generator-steps", "1", "--network-steps", "2", "--features", "random", "--preset", "styles")
+    arguments = ["--data", str(data), "--output", str(output), *sizes, *steps]
+    utility.main([*arguments, "--arms", "real", "expansion"])
+    rows = utility.read_results(output)
+    assert {row["arm"] for row in rows} == {"real", "expansion"} and all(0 <= row["dice"] <= 1 for row in rows)
+    before = (output / "results.jsonl").read_text()
+    times = {path: path.stat().st_mtime_ns for path in (output / "seed0-2").rglob("*") if path.is_file()}
+    utility.main(arguments)
+    assert (output / "results.jsonl").read_text().startswith(before)
+    assert {row["arm"] for row in utility.read_results(output)} == set(utility.ARMS)
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # neither trained nor expanded again
+    assert capsys.readouterr().out.strip().endswith((output / "table.md").read_text().strip())
+    seen = {row["patient"] for row in rows}
+    trained = {path.name.rpartition("-")[0] for path in (output / "seed0-2" / "cases").iterdir()}
+    assert seen and trained and not seen & trained
+
+
+def test_patients_are_split_whole(data: Path, thorax: Anatomy) -> None:
+    slices = utility.read_slices(data / "cases", thorax, 32)
+    assert {patient: len(ones) for patient, ones in slices.items()} == {
+        "A048383": 4,
+        "P": 2,
+        "Q": 2,
+        "Lung_Dx-A0001": 2,
+    }
+    assert all(one.hu.shape == (32, 32) and one.spacing == 8.0 for one in itertools.chain(*slices.values()))
+    tested = []
+    for seed in range(3):
+        train, test = utility.split(sorted(slices), seed)
+        assert sorted(train + test) == sorted(slices)
+        tested += test
+    assert sorted(tested) == sorted(slices)  # each once in three seeds
+
+
+def test_few_slices_are_among_more_and_of_many_patients() -> None:
+    slices = {"A": [drawn("A", n) for n in range(9)], "B": [drawn("B")], "C": [drawn("C", n) for n in range(3)]}
+    chosen = utility.choose(slices, ["B", "C", "A"], 6)
+    assert [one.patient for one in chosen] == ["B", "C", "A", "C", "A", "C"]
+    assert len({id(one) for one in chosen}) == 6
+    assert utility.choose(slices, ["B", "C", "A"], 4) == chosen[:4]
+    assert len(utility.choose(slices, ["B", "C"], 50)) == 4
+
+
+def test_the_painter_paints_means_and_noise(thorax: Anatomy) -> None:
+    look = drawn("A", 1, 200)
+    noisy = Slice(
+        "A", (look.hu + np.random.default_rng(0).normal(0, 30, look.hu.shape)).astype(np.int16), look.labels, 1.0
+    )
+    other = drawn("B", 2, 200).labels
+    ((hu, labels),) = utility.painted([noisy], [other], thorax, 0)
+    assert hu.dtype == np.int16 and np.array_equal(labels, other)
+    for organ, mean in enumerate(HU):
+        values = hu[labels == organ]
+        assert abs(values.mean() - mean) < 3 and abs(values.std() - 30) < 2
+
+
+class Oracle:
+    """Gives the labels that it is told, one wrong: a network whose Dice is known."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.scores = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 6).permute(0, 3, 1, 2).float()
+
+    def __call__(self, images: object) -> object:
+        return self.scores
+
+
+def test_dice_of_a_known_answer(thorax: Anatomy) -> None:
+    truth = np.zeros((2, 8, 8), np.uint8)
+    truth[0, :4] = 2
+    truth[1, :2] = 3
+    found = truth.copy()
+    found[0, :2] = 0  # half of the lungs are missed
+    ones = [Slice("A", np.zeros((8, 8), np.int16), labels, 1.0) for labels in truth]
+    rows = utility.measure(Oracle(found), {"A": ones}, thorax)  # type: ignore[arg-type]
+    assert [(row["organ"], row["dice"]) for row in rows] == [("lungs", round(2 / 3, 4)), ("mediastinum", 1.0)]
+
+
+def test_intervals_and_the_table() -> None:
+    assert utility.interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    mean, low, high = utility.interval(np.random.default_rng(0).normal(0, 1, 400).tolist())
+    assert abs(mean) < 0.15 and 0.15 < high - low < 0.25  # 2 x 1.96 / 20
+    rows = [
+        {"seed": 0, "slices": 3, "arm": arm, "patient": patient, "organ": "lungs", "dice": dice}
+        for arm, dices in (("real", (0.5, 0.7)), ("expansion", (0.6, 0.8)))
+        for patient, dice in zip("AB", dices, strict=True)
+    ]
+    table = utility.table(rows)
+    assert "| 3 | real | 0.600" in table and "+0.100 (+0.100 to +0.100)" in table and "painter" not in table
+
+
+def test_learning_helps(thorax: Anatomy) -> None:
+    """Some dozen steps on an easy slice are better than none."""
+    row = np.repeat(np.arange(32)[:, None] * 6 // 32, 32, 1).astype(np.uint8)
+    one = Slice("A", np.array(HU, np.int16)[row], row, 1.0)
+
+    def dice(steps: int) -> float:
+        network = utility.train_network([(one.hu, one.labels)], [], 6, steps, 0)
+        return float(np.mean([found["dice"] for found in utility.measure(network, {"A": [one]}, thorax)]))
+
+    assert dice(40) > dice(1) + 0.2

@@ -1,0 +1,377 @@
+"""What expansion is good for: a segmentation network trained on few real slices, alone and with synthetic ones.
+
+    python -m benchmarks.utility --data ../shared/data --features vgg16 \
+        --weights ../shared/weights/vgg16_imagenet_caffe.safetensors --output utility
+
+For each seed the patients are split anew into eight to train with and four to test with (three seeds test each patient
+once). N real slices of the eight are all that the generator and the U-Net ever see. MONAI's U-Net is trained for
+equally many steps, with the same classic augmentation,
+
+    real       on the N slices
+    painter    on them and as many images as `expand` makes, whose organs are flat: mean and noise of a real slice's
+    expansion  on them and the images of `expand`, with the very same labels
+
+and measured by Dice per organ over slices of the four. A run goes on where it was stopped; results.jsonl has a line a
+measurement, table.md the means and their confidence intervals by a bootstrap over patients.
+"""
+
+import argparse
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from CTStyleGenCore.anatomy import Anatomy, load_anatomy
+from CTStyleGenCore.cases import Case, read_case, write_volume
+from CTStyleGenCore.devices import Computing
+from CTStyleGenCore.expansion import ExpansionOptions, expand
+from CTStyleGenCore.perceptual import FeatureWeights, load_weights
+from CTStyleGenCore.presets import load_preset
+from CTStyleGenCore.slices import HuRange, Square, axial
+from CTStyleGenCore.synthesis import Model
+from CTStyleGenCore.training import TrainingOptions, train
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
+from monai.transforms import (
+    Compose,
+    Rand2DElasticd,
+    RandAdjustContrastd,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+
+ARMS = ("real", "painter", "expansion")
+ORGANS = ("lungs", "mediastinum", "bone", "spinal canal")
+_PATIENTS = {  # of the cases whose patient has several
+    "A048383-1": "A048383",
+    "A048383-2": "A048383",
+    "A056642-1": "A056642",
+    "A056642-2": "A056642",
+    "Lung_Dx-A0001-B": "Lung_Dx-A0001",
+    "Lung_Dx-A0001-L": "Lung_Dx-A0001",
+}
+_FOLDS = 3
+_TEST_SLICES = 4  # of each case
+_BATCH = 8
+_HU = HuRange()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """An axial slice at the benchmark's size."""
+
+    patient: str
+    hu: np.ndarray  # int16 [S, S]
+    labels: np.ndarray  # uint8 [S, S], organ labels
+    spacing: float  # mm between pixels
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    weights = load_weights(options.features, options.weights)
+    anatomy = load_anatomy("thorax")
+    slices = read_slices(options.data / "cases", anatomy, options.size)
+    for seed in range(options.seeds):
+        for count in options.slices:
+            run(options, seed, count, slices, anatomy, weights)
+            (options.output / "table.md").write_text(table(read_results(options.output)) + "\n")
+    print(table(read_results(options.output)))
+
+
+def run(
+    options: argparse.Namespace,
+    seed: int,
+    count: int,
+    slices: dict[str, list[Slice]],
+    anatomy: Anatomy,
+    weights: FeatureWeights,
+) -> None:
+    """All arms of a seed and a number of slices that results.jsonl doesn't have yet."""
+    there = {(row["seed"], row["slices"], row["arm"]) for row in read_results(options.output)}
+    missing = [arm for arm in options.arms if (seed, count, arm) not in there]
+    if not missing:
+        return
+    train_patients, test_patients = split(sorted(slices), seed)
+    chosen = choose(slices, train_patients, count)
+    folder = options.output / f"seed{seed}-{count}"
+    real = [(one.hu, one.labels) for one in chosen]
+    for arm in missing:
+        synthetic = [] if arm == "real" else expanded(options, folder, chosen, seed, anatomy, weights)
+        if arm == "painter":
+            synthetic = painted(chosen, [labels for _, labels in synthetic], anatomy, seed)
+        network = train_network(real, synthetic, len(anatomy.organs), options.network_steps, seed)
+        rows = measure(network, {p: spread(slices[p], _TEST_SLICES) for p in test_patients}, anatomy)
+        lines = [json.dumps({"seed": seed, "slices": count, "arm": arm} | row) + "\n" for row in rows]
+        with (options.output / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(lines))
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def read_slices(folder: Path, anatomy: Anatomy, size: int) -> dict[str, list[Slice]]:
+    """Patient -> axial slices with at least three of the organs to find, at ``size`` pixels a side."""
+    found: dict[str, list[Slice]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.name == "Lung_Dx-A0001-L":  # the slices of -B again, by another kernel
+            continue
+        patient = _PATIENTS.get(path.name, path.name)
+        found[patient] += _slices(read_case(path, anatomy), patient, anatomy, size)
+    return dict(found)
+
+
+def _slices(case: Case, patient: str, anatomy: Anatomy, size: int) -> list[Slice]:
+    hu, labels = axial(case.ct), axial(case.labels)
+    square = Square(*hu.shape[1:], size)
+    small = square.of_values(torch.from_numpy(hu).float(), fill=_HU.low).round().numpy().astype(np.int16)
+    small_labels = square.of_labels(torch.from_numpy(labels), len(anatomy.organs)).numpy().astype(np.uint8)
+    spacing = sitk.DICOMOrient(case.ct, "LPS").GetSpacing()[0] * max(hu.shape[1:]) / size
+    wanted = {anatomy.organ(name).label for name in ORGANS}
+    return [
+        Slice(patient, values, organs, spacing)
+        for values, organs in zip(small, small_labels, strict=True)
+        if len(wanted & set(np.unique(organs).tolist())) >= 3
+    ]
+
+
+def split(patients: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+    """Patients to train with, in an order to take them in, and to test with: a third of them, another one each seed."""
+    order = np.random.default_rng(seed // _FOLDS).permutation(patients).tolist()
+    test = order[seed % _FOLDS :: _FOLDS]
+    return [patient for patient in order if patient not in test], test
+
+
+def choose(slices: dict[str, list[Slice]], patients: Sequence[str], count: int) -> list[Slice]:
+    """``count`` slices, taken from one patient after the other, round by round; fewer slices are among more."""
+    turns = {patient: spread(slices[patient], 5)[::-1] for patient in patients}
+    chosen: list[Slice] = []
+    while len(chosen) < count and any(turns.values()):
+        chosen += [left.pop() for left in turns.values() if left][: count - len(chosen)]
+    return chosen
+
+
+def spread(slices: Sequence[Slice], count: int) -> list[Slice]:
+    """At most ``count`` of the slices, evenly over them."""
+    count = min(count, len(slices))
+    return [slices[int((n + 0.5) * len(slices) / count)] for n in range(count)]
+
+
+# --- the arms ---------------------------------------------------------------------------------------------------------
+
+
+def expanded(
+    options: argparse.Namespace,
+    folder: Path,
+    chosen: Sequence[Slice],
+    seed: int,
+    anatomy: Anatomy,
+    weights: FeatureWeights,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The images and labels that a generator, trained on the slices chosen alone, and `expand` make of them."""
+    cases, model, data_set = folder / "cases", folder / "model.ctstyle", folder / "dataset"
+    if not cases.is_dir():
+        _write_cases(cases, chosen)
+    if not model.is_file():
+        preset = load_preset(options.preset)
+        ids = tuple(sorted(path.name for path in cases.iterdir()))
+        settings = TrainingOptions(
+            cases, ids, model, options.size, steps=options.generator_steps, seed=seed, computing=Computing()
+        )
+        train(settings, preset, weights, lambda event: None, lambda: False)
+    if not (data_set / "dataset.json").is_file():
+        resume = (data_set / "plan.json").is_file()
+        settings_ = ExpansionOptions(cases, options.per_slice, data_set, options.amount, seed=seed, resume=resume)
+        expand(settings_, Model(model, "cpu"), lambda event: None, lambda: False)
+    with (data_set / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(_array(data_set / row["image"]), _array(data_set / row["label"])) for row in rows]
+
+
+def _array(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+
+
+def _write_cases(folder: Path, chosen: Sequence[Slice]) -> None:
+    for number, one in enumerate(chosen):
+        (folder / f"{one.patient}-{number}").mkdir(parents=True)
+        for values, name in ((one.hu, "ct.nrrd"), (one.labels, "labels.nrrd")):
+            image = sitk.GetImageFromArray(values[None])
+            image.SetSpacing((one.spacing, one.spacing, 5.0))
+            write_volume(image, folder / f"{one.patient}-{number}" / name)
+
+
+def painted(
+    chosen: Sequence[Slice], maps: Sequence[np.ndarray], anatomy: Anatomy, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The cheap rival: organs in the mean HU and the white noise that they have in one of the slices chosen."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for labels in maps:
+        hu = np.full(labels.shape, _HU.low)
+        look = chosen[int(rng.integers(len(chosen)))]
+        for organ in anatomy.organs:
+            inside = labels == organ.label
+            looks = [one for one in (look, *chosen) if (one.labels == organ.label).any()]
+            if looks and inside.any():
+                values = looks[0].hu[looks[0].labels == organ.label]
+                hu[inside] = rng.normal(values.mean(), values.std(), np.count_nonzero(inside))
+        images.append((hu.round().astype(np.int16), labels))
+    return images
+
+
+# --- the segmentation network -----------------------------------------------------------------------------------------
+
+
+def train_network(
+    real: Sequence[tuple[np.ndarray, np.ndarray]],
+    synthetic: Sequence[tuple[np.ndarray, np.ndarray]],
+    organs: int,
+    steps: int,
+    seed: int,
+) -> torch.nn.Module:
+    """A U-Net after ``steps`` of _BATCH augmented slices: real ones, or real and synthetic ones in turn."""
+    torch.manual_seed(seed)
+    network = UNet(2, 1, organs, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=2)
+    augment = _augmentation().set_random_state(seed)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, 0.9)
+    loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        pools = [real, synthetic] if synthetic else [real]
+        drawn = [pool[int(rng.integers(len(pool)))] for n in range(_BATCH) for pool in [pools[n % len(pools)]]]
+        pairs = [augment({"image": _unit(hu)[None], "label": _tensor(labels)[None]}) for hu, labels in drawn]
+        images, labels = (torch.stack([pair[key].as_tensor() for pair in pairs]) for key in ("image", "label"))
+        optimizer.zero_grad()
+        loss(network(images), labels.round()).backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def _augmentation() -> Compose:
+    """Classic augmentation at full strength: place, size, shape, brightness, contrast, noise and sharpness."""
+    both, modes = ["image", "label"], ["bilinear", "nearest"]
+    return Compose(
+        [
+            RandFlipd(both, prob=0.5, spatial_axis=1),
+            RandAffined(
+                both,
+                prob=0.9,
+                rotate_range=0.25,
+                scale_range=(0.2, 0.2),
+                shear_range=0.1,
+                translate_range=(10, 10),
+                mode=modes,
+                padding_mode="border",
+            ),
+            Rand2DElasticd(
+                both, prob=0.5, spacing=(20, 20), magnitude_range=(0.5, 2), mode=modes, padding_mode="border"
+            ),
+            RandScaleIntensityd("image", factors=0.15, prob=0.5),
+            RandShiftIntensityd("image", offsets=0.1, prob=0.5),
+            RandAdjustContrastd("image", gamma=(0.7, 1.5), prob=0.3),
+            RandGaussianNoised("image", std=0.05, prob=0.4),
+            RandGaussianSmoothd("image", sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), prob=0.2),
+        ]
+    )
+
+
+def _unit(hu: np.ndarray) -> torch.Tensor:
+    return _HU.to_unit(torch.from_numpy(hu.astype(np.float32)))
+
+
+def _tensor(labels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(labels.astype(np.float32))
+
+
+@torch.inference_mode()
+def measure(network: torch.nn.Module, slices: dict[str, list[Slice]], anatomy: Anatomy) -> list[dict]:
+    """Dice of each organ of each patient, over the patient's slices together."""
+    rows = []
+    for patient, ones in slices.items():
+        found = network(torch.stack([_unit(one.hu)[None] for one in ones])).argmax(1).numpy()
+        truth = np.stack([one.labels for one in ones])
+        for name in ORGANS:
+            label = anatomy.organ(name).label
+            there, seen = truth == label, found == label
+            if there.any():
+                dice = 2 * np.count_nonzero(there & seen) / (np.count_nonzero(there) + np.count_nonzero(seen))
+                rows.append({"patient": patient, "organ": name, "dice": round(dice, 4)})
+    return rows
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def read_results(folder: Path) -> list[dict]:
+    path = folder / "results.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Mean Dice over organs, patients and seeds; the gain over "real", with 95 % intervals over patients."""
+    lines = ["| real slices | arm | Dice | gain over real (95 %) | " + " | ".join(ORGANS) + " |"]
+    lines.append("| --- | --- | --- | --- |" + " --- |" * len(ORGANS))
+    for count in sorted({row["slices"] for row in rows}):
+        of_count = [row for row in rows if row["slices"] == count]
+        base = by_patient(of_count, "real")
+        for arm in ARMS:
+            mine = by_patient(of_count, arm)
+            if not mine:
+                continue
+            organs = [
+                f"{np.mean([r['dice'] for r in of_count if r['arm'] == arm and r['organ'] == o]):.3f}" for o in ORGANS
+            ]
+            gains = [mine[patient] - base[patient] for patient in mine if patient in base]
+            gain = "" if arm == "real" or not gains else "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(gains))
+            low_high = "{:.3f} ({:.3f} to {:.3f})".format(*interval(list(mine.values())))
+            lines.append(f"| {count} | {arm} | {low_high} | {gain} | {' | '.join(organs)} |")
+    return "\n".join(lines)
+
+
+def by_patient(rows: Sequence[dict], arm: str) -> dict[str, float]:
+    """Patient -> mean Dice over organs and seeds."""
+    found = defaultdict(list)
+    for row in rows:
+        if row["arm"] == arm:
+            found[row["patient"]].append(row["dice"])
+    return {patient: float(np.mean(values)) for patient, values in found.items()}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and its 95 % confidence interval by a bootstrap over the values."""
+    drawn = np.random.default_rng(0).choice(values, (10000, len(values))).mean(1)
+    return float(np.mean(values)), *(float(bound) for bound in np.percentile(drawn, (2.5, 97.5)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with cases/")
+    parser.add_argument("--output", type=Path, default=Path("utility"))
+    parser.add_argument("--slices", type=int, nargs="+", default=[3, 5, 10], help="numbers of real slices")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--per-slice", type=int, default=20, help="synthetic images of each real slice")
+    parser.add_argument("--amount", type=float, default=6.0, help="how far anatomy moves at most, in mm")
+    parser.add_argument("--preset", default="styles")
+    parser.add_argument("--generator-steps", type=int, default=600)
+    parser.add_argument("--network-steps", type=int, default=500)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--features", default="vgg19", choices=("vgg19", "vgg16", "random"))
+    parser.add_argument("--weights", type=Path, help="VGG weights, if not torchvision's published ones")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
