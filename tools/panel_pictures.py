@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         place.show()
         for index, panel in enumerate(module.panels):
             tabs.setCurrentIndex(index)
-            height = panel.widget.minimumSizeHint.height() + 60
+            height = panel.widget.minimumSizeHint.height() + 90
             place.resize(_WIDTH, height)
             passTime(1.0)
             place.grab().save(str(target / f"panel-{panel.title.lower()}.png"))

@@ -353,7 +353,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.setEnabled(False)
         self._combo.currentIndexChanged.connect(self._tell)
         self._combo.activated.connect(lambda index: self.nodeActivated.emit(self.currentNode()))
-        self.destroyed.connect(lambda: None)
 
     def mrmlScene(self) -> Any:
         return self._scene
