@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _JSON_HELP = "report as JSON lines on stdout"
 _DEVICE_HELP = "auto, cpu or cuda (default: %(default)s)"
+_SEED_HELP = "the same seed gives the same result (default: %(default)s)"
 _DESCRIPTION = "Organ segmentations to CT, in the style of chosen CT scans. For research use only, not for diagnosis."
 
 
@@ -128,6 +129,27 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
         write_samples(volumes, paths, model, options.seed, look)
         ranks.wait()
     report({"event": "done", "outputs": [str(p) for p in paths], "message": f"Wrote {', '.join(map(str, paths))}."})
+
+
+def _vary(options: argparse.Namespace, report: Report) -> None:
+    from .variation_files import VaryOptions, vary
+
+    vary_options = VaryOptions(
+        segmentation=options.segmentation,
+        output=options.output,
+        count=options.count,
+        amount_mm=options.amount,
+        seed=options.seed,
+        way=options.way,
+        reference=options.reference,
+        warp_reference=options.warp_reference,
+        along=options.along,
+        cases=options.cases,
+        widen=options.widen,
+        anatomy=options.anatomy,
+    )
+    output = vary(vary_options, report, _stop_signal())
+    report({"event": "done", "outputs": [str(output)], "message": f"Wrote {output}."})
 
 
 def _expand(options: argparse.Namespace, report: Report) -> None:
@@ -240,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="learn a generator from annotated CT"))
     _add_synthesize(commands.add_parser("synthesize", help="make CT volumes from a segmentation"))
+    _add_vary(commands.add_parser("vary", help="make new segmentations from one, as of other people"))
     _add_expand(commands.add_parser("expand", help="make an annotated data set many times the size"))
     info = commands.add_parser("info", help="print a model's card as JSON")
     info.add_argument("model", type=Path, help="a .ctstyle file")
@@ -337,6 +360,54 @@ def _add_synthesize(synthesize: argparse.ArgumentParser) -> None:
     synthesize.set_defaults(run=_synthesize)
 
 
+def _add_vary(vary: argparse.ArgumentParser) -> None:
+    add = vary.add_argument
+    add("--segmentation", type=Path, required=True, metavar="S", help=".seg.nrrd or a label map")
+    add(
+        "--reference", type=Path, metavar="CT", help="CT whose voxel grid the results get (default: the segmentation's)"
+    )
+    add("--count", type=int, required=True, metavar="K", help="variations to make")
+    add(
+        "--amount",
+        type=float,
+        required=True,
+        metavar="MM",
+        help="how far anatomy moves, root mean square over the body (for organs: over their surfaces); 0: not at all",
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to make: labels-001.nrrd, ..., manifest.csv")
+    add(
+        "--way",
+        default="mixed",
+        help="deform: smoothly, everywhere; organs: some grow, shrink or move, and their neighbors give way; "
+        "interpolate: toward another of the --cases; shape: toward a person drawn from a shape model of the --cases; "
+        "mixed: each in one of these ways (default: %(default)s)",
+    )
+    add(
+        "--cases",
+        type=Path,
+        metavar="DIR",
+        help="other patients, as of train: areas and places of organs stay within theirs and the source's",
+    )
+    add(
+        "--widen",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="how far beyond that range areas may go; lengths and places half as far (default: %(default)s)",
+    )
+    add("--anatomy", default="thorax", metavar="TABLE", help="organ table, name or .json (default: %(default)s)")
+    add("--warp-reference", action="store_true", help="write the reference CT moved alike, as ct-001.nrrd, ...")
+    add(
+        "--along",
+        type=Path,
+        metavar="LABELS",
+        help="labels of your own, in the same grid, to move alike: along-001.nrrd, ...",
+    )
+    vary.add_argument("--seed", type=int, default=0, help=_SEED_HELP)
+    vary.add_argument("--json", action="store_true", help=_JSON_HELP)
+    vary.set_defaults(run=_vary)
+
+
 def _add_expand(expand: argparse.ArgumentParser) -> None:
     add = expand.add_argument
     add("--model", type=Path, required=True, metavar="M.ctstyle", help="a trained model")
@@ -399,9 +470,7 @@ def _add_weights(weights: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help=_DEVICE_HELP)
-    parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same result (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help=_SEED_HELP)
     parser.add_argument("--json", action="store_true", help=_JSON_HELP)
 
 

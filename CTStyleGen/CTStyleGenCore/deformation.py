@@ -17,7 +17,7 @@ from .volumes import axial, from_axial
 
 _NODE_MM = 4.0  # between the nodes of a field
 _LARGEST_STEP = 0.25  # in nodes, of the displacement that squaring begins with
-_END_MM = 15.0  # near a volume's first and last slice nothing moves through the slices
+_BORDER_MM = 25.0  # how near to a volume's borders what leads through them is slowed down
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,15 @@ def gradient(values: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def within(velocity: np.ndarray, grid: Grid) -> np.ndarray:
-    """The velocity without what would carry a volume's first and last slice out of it."""
-    z = np.arange(grid.shape[0]) * grid.step[0]
-    to_end = np.minimum(z, grid.extent[0] - z)
+    """The velocity without what leads through the volume's borders: beyond them nothing is known that could come in.
+
+    In a single slice, that is all that leads out of its plane.
+    """
     velocity = velocity.copy()
-    velocity[..., 2] *= (1 - np.exp(-((to_end / _END_MM) ** 2)))[:, None, None]
+    for axis, (count, step, extent) in enumerate(zip(grid.shape, grid.step, grid.extent, strict=True)):
+        place = np.arange(count) * step
+        slowed = 1 - np.exp(-((np.minimum(place, extent - place) / _BORDER_MM) ** 2))
+        velocity[..., 2 - axis] *= slowed.reshape([-1 if a == axis else 1 for a in range(3)])
     return velocity
 
 

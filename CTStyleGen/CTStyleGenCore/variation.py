@@ -16,20 +16,23 @@ from .anatomy import Anatomy
 from .deformation import Grid, exponential, gradient, grid_of, in_mm, moved, smallest_jacobian, smoothed, within
 from .errors import InputError
 from .plausibility import Plausibility, Ranges, measure_ranges
+from .shape_model import ShapeModel
 from .volumes import axial
 
-Way = Literal["mixed", "deform", "organs"]
-WAYS: tuple[Way, ...] = ("mixed", "deform", "organs")
+Way = Literal["mixed", "deform", "organs", "interpolate", "shape"]
+WAYS: tuple[Way, ...] = ("mixed", "deform", "organs", "interpolate", "shape")
 WIDEN = 0.2  # areas up to 20 % beyond the cases' range, lengths and places up to 10 %
 TRIES = 20  # draws before a variation is refused
 LARGEST_MM = 50.0
 
 _SMOOTH_MM = (60.0, 25.0)  # the widths of random deformations: build, and shape
 _SHARES = (1.0, 0.5)  # how much they move
+_SYMMETRY = 0.6  # how much of the left side's deformation the right side takes part in, and the other way round
 _REACH_MM = 18.0  # how far from an organ's surface its neighbors give way
 _ROUNDING_MM = 5.0  # takes the edges out of fields around organs
 _STIFF = 0.15  # how much of its neighbors' motion bone takes part in
 _RIGID = ("bone", "spinal canal")
+_BONE_MM = 20.0  # over which a bone moves as one
 _DISTANCE_MM = 2.0  # between the pixels that distances are measured on
 _LEAST_JACOBIAN = 0.1
 
@@ -39,7 +42,7 @@ class Varied:
     """A variation of a segmentation, and the deformation that made it."""
 
     labels: sitk.Image  # uint8 organ labels in exactly the source's grid
-    way: Way  # "mixed" has become the way that was drawn
+    way: Way  # "mixed" has become the way that was drawn, unless nothing moved
     amount_mm: float  # how far things moved: root mean square (see `Variations.draw`)
     tries: int  # draws, the last of which passed
     rejected: tuple[str, ...]  # what was wrong with the others
@@ -56,6 +59,15 @@ class Varied:
             return sitk.Image(image)
         how = sitk.sitkNearestNeighbor if labels else sitk.sitkLinear
         return moved(image, self.displacement, self.grid, how)
+
+
+@dataclass(frozen=True)
+class _Velocity:
+    """A velocity field, and how far to follow it."""
+
+    velocity: np.ndarray  # mm, [slice, row, column, xyz] at the grid's nodes
+    where: np.ndarray  # bool, at the nodes: where displacements count for the amount
+    farthest: float = np.inf  # the time after which it has reached what it leads to
 
 
 class Variations:
@@ -86,15 +98,18 @@ class Variations:
         ranges = ranges.including(measure_ranges([labels], anatomy))
         self._plausibility = Plausibility(self._axial, self.grid.spacing, anatomy, ranges, widen)
         self._body = self._share(self._axial > 0) > 0.5
-        rigid = [organ.label for organ in map(anatomy.place, _RIGID) if organ]
-        self._stiff = smoothed(self._share(np.isin(self._axial, rigid)), self.grid, _ROUNDING_MM)
+        self._rigid = [organ.label for organ in map(anatomy.place, _RIGID) if organ]
+        bones = smoothed(self._share(np.isin(self._axial, self._rigid)), self.grid, _ROUNDING_MM)
+        self._stiff = np.clip(bones, 0, 1)  # at the nodes, 0 to 1
+        self._model = ShapeModel(self._axial, self.grid, others, anatomy)
 
     def draw(self, amount_mm: float, seed: int, number: int, way: Way = "mixed") -> Varied:
         """Variation ``number`` of a series; the same arguments give the same one.
 
         ``amount_mm`` is the root mean square of the displacements, in mm: over the body, or for "organs" over the
-        surfaces of the organs drawn. 0 gives the source back. Raises InputError for arguments that are not possible,
-        and when none of `TRIES` draws could be a person's.
+        surfaces of the organs drawn; "interpolate" and "shape" go as far as the other anatomy at most. 0 gives the
+        source back. Raises InputError for arguments that are not possible, and when none of `TRIES` draws could be a
+        person's.
         """
         if way not in WAYS:
             raise InputError(f"There is no way {way!r} to vary: choose from {', '.join(WAYS)}.")
@@ -102,19 +117,19 @@ class Variations:
             raise InputError(f"Anatomy can't move by {amount_mm:g} mm: give an amount from 0 to {LARGEST_MM:g} mm.")
         if min(seed, number) < 0:
             raise InputError("Seeds and numbers of variations are 0 or more.")
-        chosen = self._choose(way, np.random.default_rng([seed, number]))
         if amount_mm == 0:
-            return Varied(sitk.Image(self._labels), chosen, 0.0, 1, (), 1.0, None, self.grid)
+            return Varied(sitk.Image(self._labels), way, 0.0, 1, (), 1.0, None, self.grid)
+        chosen = self._choose(way, np.random.default_rng([seed, number]))
         rejected: list[str] = []
         for attempt in range(TRIES):
-            rng = np.random.default_rng([seed, number, attempt])
-            velocity, where = self._deform(rng) if chosen == "deform" else self._vary_organs(rng)
-            u, amount = self._exponential_of_amount(velocity, where, amount_mm)
+            field = self._velocity(chosen, np.random.default_rng([seed, number, attempt]))
+            u, amount = self._exponential_of_amount(field, amount_mm)
             jacobian = smallest_jacobian(u, self.grid)
+            if jacobian < _LEAST_JACOBIAN:
+                rejected.append("the deformation crushes tissue")
+                continue
             labels = moved(self._labels, u, self.grid, sitk.sitkNearestNeighbor)
             faults = self._plausibility.faults(axial(labels))
-            if jacobian < _LEAST_JACOBIAN:
-                faults.append("the deformation crushes tissue")
             if not faults:
                 return Varied(labels, chosen, amount, attempt + 1, tuple(rejected), jacobian, u, self.grid)
             rejected += faults
@@ -125,31 +140,54 @@ class Variations:
         )
 
     def _choose(self, way: Way, rng: np.random.Generator) -> Way:
-        return way if way != "mixed" else ("deform", "organs")[int(rng.integers(2))]
+        """The way itself; of "mixed", one of those that are possible with the others at hand."""
+        if way != "mixed":
+            return way
+        possible: list[Way] = ["deform", "organs"]
+        possible += ["interpolate"] if self._model.size > 0 else []
+        possible += ["shape"] if self._model.size > 1 else []
+        return possible[int(rng.integers(len(possible)))]
 
-    def _exponential_of_amount(
-        self, velocity: np.ndarray, where: np.ndarray, amount_mm: float
-    ) -> tuple[np.ndarray, float]:
-        """The displacement along a velocity field whose root mean square at the nodes ``where`` is the amount."""
-        factor = amount_mm / _rms(velocity[where])
+    def _velocity(self, way: Way, rng: np.random.Generator) -> _Velocity:
+        if way == "deform":
+            return self._deform(rng)
+        if way == "organs":
+            return self._vary_organs(rng)
+        needed = 1 if way == "interpolate" else 2
+        if self._model.size < needed:
+            raise InputError(
+                f"The way '{way}' needs slices of the same level of {needed} other patient{'s' * (needed > 1)}, "
+                f"and there are {self._model.size}: give more cases, or vary in the way 'deform'."
+            )
+        target = self._model.toward_another(rng) if way == "interpolate" else self._model.sample(rng)
+        return _Velocity(self._possible(target), self._body, farthest=1.0)
+
+    def _exponential_of_amount(self, field: _Velocity, amount_mm: float) -> tuple[np.ndarray, float]:
+        """The displacement along a velocity field, as long as the amount says, and its root mean square in mm."""
+        factor = amount_mm / _rms(field.velocity[field.where])
         for _ in range(3):
-            u = exponential(factor * velocity, self.grid)
-            factor *= amount_mm / _rms(u[where])
-        u = exponential(factor * velocity, self.grid)
-        return u, _rms(u[where])
+            u = exponential(min(factor, field.farthest) * field.velocity, self.grid)
+            factor *= amount_mm / _rms(u[field.where])
+        u = exponential(min(factor, field.farthest) * field.velocity, self.grid)
+        return u, _rms(u[field.where])
 
-    def _deform(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random smooth velocity field without a drift of the body as a whole; it counts in the body."""
+    def _deform(self, rng: np.random.Generator) -> _Velocity:
+        """A random smooth field, much the same on both sides, that doesn't move the body as a whole."""
         velocity = np.zeros((*self.grid.shape, 3))
         for sigma_mm, share in zip(_SMOOTH_MM, _SHARES, strict=True):
             field = smoothed(rng.standard_normal(velocity.shape), self.grid, sigma_mm)
+            field += _SYMMETRY * field[:, :, ::-1] * (-1, 1, 1)
             velocity += share * field / _rms(field[self._body])
         velocity -= velocity[self._body].mean(0)
-        return within(velocity, self.grid), self._body
+        return _Velocity(self._possible(velocity), self._body)
 
-    def _vary_organs(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One to three organs, grown, shrunk or moved, and their surroundings; it counts at their surfaces."""
+    def _vary_organs(self, rng: np.random.Generator) -> _Velocity:
+        """One to three organs, grown, shrunk or moved, and their surroundings; it counts at their surfaces.
+
+        Bones don't change by themselves, but where they are all there is.
+        """
         present = [organ.label for organ in self._anatomy.organs[1:] if np.any(self._axial == organ.label)]
+        present = [label for label in present if label not in self._rigid] or present
         sizes = np.array([np.count_nonzero(self._axial == label) for label in present]) ** 0.5
         count = int(rng.integers(1, min(3, len(present)) + 1))
         velocity, surfaces = np.zeros((*self.grid.shape, 3)), np.zeros(self.grid.shape, bool)
@@ -157,7 +195,7 @@ class Variations:
             field, surface = self._vary_organ(int(label), rng)
             velocity += field
             surfaces |= surface
-        return within(velocity, self.grid), surfaces
+        return _Velocity(self._possible(velocity), surfaces)
 
     def _vary_organ(self, label: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The velocity that grows, shrinks or moves an organ (the body: as a whole), and the nodes at its surface."""
@@ -172,10 +210,15 @@ class Variations:
             direction = rng.standard_normal(3) * (1, 1, 0.5)
             inside = np.where(distance < 0, 1.0, near)
             field = inside[..., None] * direction
-        if organ not in map(self._anatomy.place, _RIGID):
-            field = field * (1 - (1 - _STIFF) * self._stiff)[..., None]
+        field = field * (1 - (1 - _STIFF) * self._stiff)[..., None]
         field = smoothed(field, self.grid, _ROUNDING_MM)
         return field / _rms(field[surface]) * rng.uniform(0.5, 1), surface
+
+    def _possible(self, velocity: np.ndarray) -> np.ndarray:
+        """The velocity with bones that bend little, and within the volume."""
+        bone = self._stiff[..., None]
+        as_one = smoothed(bone * velocity, self.grid, _BONE_MM) / (smoothed(bone, self.grid, _BONE_MM) + 1e-3)
+        return within(velocity + bone * (as_one - velocity), self.grid)
 
     def _share(self, mask: np.ndarray) -> np.ndarray:
         """How much of a mask of the source's voxels there is at each node, 0 to 1."""
