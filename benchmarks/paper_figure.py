@@ -1,24 +1,24 @@
 """A figure like the paper's Fig. 3, its numbers and its loss curves, by one command:
 
     python -m benchmarks.paper_figure --data ../shared/data --features vgg16 \
-        --weights ../shared/weights/vgg16_imagenet_caffe.safetensors --output figure
+        --weights ../shared/weights/vgg16_imagenet_caffe.safetensors --preset paper-relative --output figure
 
-Trains the preset ``paper`` on eleven patients with the style of the twelfth, then shows two training anatomies in that
-style, zoomed crops, and per organ the Wasserstein-1 distance in HU: result to style beside content to style.
+Trains the preset on eleven patients with the style of the twelfth, then shows two training anatomies in that style,
+zoomed crops, the same network on perturbed maps, and per organ the Wasserstein-1 distance in HU: result to style beside
+content to style.
 """
 
 import argparse
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
-from CTStyleGenCore.anatomy import load_anatomy
-from CTStyleGenCore.cases import read_case
+from CTStyleGenCore.anatomy import Anatomy, load_anatomy
+from CTStyleGenCore.cases import Case, read_case
 from CTStyleGenCore.devices import Computing
 from CTStyleGenCore.losses import GramNorm, OrganGrams, masked_style_loss, organ_grams, organ_pixels
 from CTStyleGenCore.perceptual import Features, load_weights
@@ -27,6 +27,7 @@ from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.synthesis import Model
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.training_data import TrainingSlice, training_slices
+from CTStyleGenCore.variation import Variations
 from scipy.stats import wasserstein_distance
 
 matplotlib.use("Agg")
@@ -60,12 +61,8 @@ def _trained(options: argparse.Namespace) -> Path:
     for case in sorted((options.data / "cases").iterdir()):
         if case.name not in _LEFT_OUT:
             (cases / case.name).symlink_to(case.resolve())
-    preset = load_preset("paper")
-    if options.gram_norm:
-        preset = replace(preset, gram_norm=options.gram_norm)
-    if options.gradient_ratio:
-        preset = replace(preset, gradient_ratio=tuple(options.gradient_ratio))
-    model = options.output / "paper.ctstyle"
+    preset = load_preset(options.preset)
+    model = options.output / f"{preset.name}.ctstyle"
     settings = TrainingOptions(
         cases, (_STYLE,), model, options.size, steps=options.steps, resume=options.resume, computing=Computing()
     )
@@ -84,24 +81,27 @@ def _trained(options: argparse.Namespace) -> Path:
 
 def measure(model: Model, cases: Path, output: Path) -> dict:
     """W1 in HU per organ and content, noise diversity in HU; draws figure.png on the way."""
-    style = _slice(model, cases / _STYLE)
-    contents = [_slice(model, cases / name) for name in _SHOWN]
+    style, *contents = (_slice(model, read_case(cases / name, model.anatomy)) for name in (_STYLE, *_SHOWN))
     results = [
         torch.cat([model.synthesize(one.labels[None], model.noise_code(0, code)) for code in range(_CODES)])
         for one in contents
     ]
-    _draw_figure(contents, results, style, output / "figure.png")
+    perturbed = [_slice(model, _perturbed(read_case(cases / name, model.anatomy), model.anatomy)) for name in _SHOWN]
+    from_perturbed = [model.synthesize(one.labels[None], model.noise_code(0, 0))[0].numpy() for one in perturbed]
+    _draw_figure(contents, results, style, perturbed, from_perturbed, output / "figure.png")
     measured: dict = {"card": {key: model.card[key] for key in ("size", "steps", "losses", "features")}, "organs": {}}
-    measured["gram_norm"] = model.card["preset"]["gram_norm"]
+    measured["preset"] = model.card["preset"]
     for organ in model.anatomy.organs[1:]:
         look = _hu(style)[style.labels == organ.label]
         rows = []
-        for one, codes in zip(contents, results, strict=True):
-            inside = one.labels == organ.label
-            to_style, from_content = (
-                float(wasserstein_distance(hu[inside], look)) for hu in (codes[0].numpy(), _hu(one))
+        for one, codes, moved, from_moved in zip(contents, results, perturbed, from_perturbed, strict=True):
+            images = {"result": (codes[0].numpy(), one), "content": (_hu(one), one), "perturbed": (from_moved, moved)}
+            rows.append(
+                {
+                    f"{name}_to_style_hu": float(wasserstein_distance(hu[of.labels == organ.label], look))
+                    for name, (hu, of) in images.items()
+                }
             )
-            rows.append({"result_to_style_hu": to_style, "content_to_style_hu": from_content})
         measured["organs"][organ.name] = dict(zip(_SHOWN, rows, strict=True))
     pairs = [(a, b) for a in range(_CODES) for b in range(a)]
     measured["noise_codes_mean_absolute_difference_hu"] = {
@@ -128,7 +128,7 @@ def style_losses(options: argparse.Namespace) -> str:
 
     look, images = grams(style.x, style.labels), {"as it is": content.x, "HU matched": _matched(content, style)}
     lines = [f"style loss of {_SHOWN[0]} in the style of {_STYLE}: {', '.join(images)}"]
-    norms: tuple[GramNorm, ...] = ("paper", "matched", "area")
+    norms: tuple[GramNorm, ...] = ("paper", "matched", "area", "relative")
     for norm in norms:
         sums = (
             sum(float(masked_style_loss(r, s, norm)) for r, s in zip(grams(x, content.labels), look, strict=True))
@@ -150,30 +150,43 @@ def _matched(content: TrainingSlice, style: TrainingSlice) -> torch.Tensor:
     return x
 
 
-def _slice(model: Model, case: Path) -> TrainingSlice:
-    return training_slices(read_case(case, model.anatomy), model.anatomy, model.G.size, 1, model.hu)[0]
+def _slice(model: Model, case: Case) -> TrainingSlice:
+    return training_slices(case, model.anatomy, model.G.size, 1, model.hu)[0]
+
+
+def _perturbed(case: Case, anatomy: Anatomy) -> Case:
+    """The case as another person's: CT and labels moved by 5 mm (claim 3: perturbed boundaries of the segmentation)."""
+    varied = Variations(case.labels, anatomy).draw(amount_mm=5, seed=0, number=0, way="deform")
+    return Case(case.case_id, varied.warp(case.ct), varied.labels, case.segments)
 
 
 def _hu(one: TrainingSlice) -> np.ndarray:
     return HuRange().to_hu(one.x[0, 0]).numpy()
 
 
-def _draw_figure(contents: list[TrainingSlice], results: list[torch.Tensor], style: TrainingSlice, path: Path) -> None:
-    """First row: maps, contents, results. Second row: content + style = result, zoomed on spine and heart."""
-    figure, axes = plt.subplots(2, 7, figsize=(21, 6.6))
-    first = [contents[0].y[0, 0], contents[1].y[0, 0], _hu(contents[0]), _hu(contents[1]), _hu(style)]
-    first += [results[0][0].numpy(), results[1][0].numpy()]
-    titles = ["map A", "map B", "content A", "content B", "style", "SYNTHETIC A", "SYNTHETIC B"]
-    for axis, image, title in zip(axes[0], first, titles, strict=True):
-        axis.imshow(image, **(_WINDOW if title[:3] != "map" else {"cmap": "gray"}))
-        axis.set_title(title)
-    crops = [crop for k in range(2) for crop in ((_hu(contents[k]), contents[k]), (_hu(style), style), None)][:6]
-    crops[2], crops[5] = (results[0][0].numpy(), contents[0]), (results[1][0].numpy(), contents[1])
-    for axis, (image, of), title in zip(
-        axes[1], crops, ["content A", "+ style", "= result A", "content B", "+ style", "= result B"], strict=False
-    ):
-        axis.imshow(_around_spine(image, of.labels), **_WINDOW)
-        axis.set_title(title)
+def _draw_figure(
+    contents: list[TrainingSlice],
+    results: list[torch.Tensor],
+    style: TrainingSlice,
+    perturbed: list[TrainingSlice],
+    from_perturbed: list[np.ndarray],
+    path: Path,
+) -> None:
+    """Rows: maps, contents, style, results; content + style = result, zoomed on spine and heart; perturbed maps."""
+    figure, axes = plt.subplots(3, 7, figsize=(21, 9.9))
+    shown: list[list[tuple[str, np.ndarray]]] = [[], [], []]
+    for name, one, codes, moved, drawn in zip("AB", contents, results, perturbed, from_perturbed, strict=True):
+        result = codes[0].numpy()
+        shown[0] += [(f"map {name}", one.y[0, 0].numpy()), (f"content {name}", _hu(one)), (f"SYNTHETIC {name}", result)]
+        pieces = {f"content {name}": (_hu(one), one), "+ style": (_hu(style), style), f"= result {name}": (result, one)}
+        shown[1] += [(title, _around_spine(image, of.labels)) for title, (image, of) in pieces.items()]
+        shown[2] += [(f"map {name}, perturbed", moved.y[0, 0].numpy()), (f"SYNTHETIC {name}, perturbed", drawn)]
+        shown[2] += [(f"= {name}, zoomed", _around_spine(drawn, moved.labels))]
+    shown[0].insert(3, ("style", _hu(style)))
+    for row, images in zip(axes, shown, strict=True):
+        for axis, (title, image) in zip(row, images, strict=False):
+            axis.imshow(image, **(_WINDOW if title[:3] != "map" else {"cmap": "gray"}))
+            axis.set_title(title)
     for axis in axes.flat:
         axis.axis("off")
     figure.tight_layout()
@@ -201,9 +214,10 @@ def _draw_losses(progress: list[dict], path: Path) -> None:
 
 
 def _table(measured: dict) -> str:
-    lines = ["Wasserstein-1 in HU, result to style / content to style"]
+    columns = ("result", "content", "perturbed")
+    lines = [f"Wasserstein-1 to the style in HU: {', '.join(columns)} of {' and of '.join(_SHOWN)}"]
     for organ, by_case in measured["organs"].items():
-        cells = [f"{row['result_to_style_hu']:6.0f} / {row['content_to_style_hu']:4.0f}" for row in by_case.values()]
+        cells = ["".join(f"{row[f'{column}_to_style_hu']:6.0f}" for column in columns) for row in by_case.values()]
         lines.append(f"{organ:14s}" + "   ".join(cells))
     lines.append(f"noise codes: {measured['noise_codes_mean_absolute_difference_hu']}")
     return "\n".join(lines)
@@ -216,8 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="VGG weights, if not torchvision's published ones")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, help="default: the preset's 100 epochs")
-    parser.add_argument("--gram-norm", choices=("paper", "area", "matched"), help="instead of the preset's")
-    parser.add_argument("--gradient-ratio", type=float, nargs=4, metavar="R", help="instead of the preset's")
+    parser.add_argument("--preset", default="paper", choices=("paper", "paper-relative"))
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     parser.add_argument("--model", type=Path, help="draw and measure this model instead of training one")
     parser.add_argument(
