@@ -1,9 +1,9 @@
 """Annotated data sets many times the size: new anatomy from each case's, its CT, and both as an nnU-Net raw data set.
 
 The plan: image ``number`` of a case takes the looks in turn, in an order drawn for the case; its anatomy moves by
-between half of the amount and all of it, as a whole or organ by organ; and one seed of its own draws the deformation
-(as ``vary --seed``) and the noise code (as ``synthesize --seed``). All of it depends on the plan's seed, the case's id
-and the number alone, so that a data set can be gone on with, and be made by several processes.
+between half of the amount and all of it; and one seed of its own draws the deformation (as ``vary --cases --seed``,
+variation 1) and the noise code (as ``synthesize --seed``). All of it depends on the plan's seed, the case's id and the
+number alone, so that a data set can be gone on with, and be made by several processes.
 
     DATASET/imagesTr/A_001_0000.nii.gz   int16 HU                DATASET/dataset.json      as nnU-Net wants it
     DATASET/labelsTr/A_001.nii.gz        the labels it shows     DATASET/manifest.csv      where each image comes from
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -35,22 +35,23 @@ from .plausibility import Ranges, measure_ranges
 from .ranks import Ranks
 from .splits import TRAIN, read_splits
 from .styles import has_style_bank, style_mix
-from .variation import Variations, Way
+from .variation import Variations
 from .volumes import voxel_count, write_volume
 
 if TYPE_CHECKING:  # torch is imported where images are made: Slicer's process asks for plans and sizes
     from .reporting import Report
     from .synthesis import Model
 
+T = TypeVar("T")
 LABELS = ("organs", "source")
 _ENDING = ".nii.gz"
 _BYTES, _DICOM_BYTES = 1.2, 2.7  # a voxel takes, in HU and labels, compressed; and as DICOM, which is not
-_WAYS: tuple[Way, ...] = ("deform", "organs")
+_OTHERS = 50  # cases whose anatomies are at hand to vary one; of more, these, evenly spread
 _SHEET_IMAGES, _TILE = 24, 160  # of the contact sheet; pixels a side
 _SHEET_COLUMNS = 4
 _SHEET_WINDOW = (-1000.0, 500.0)  # HU that are black and white
 _MANIFEST = (
-    *("name", "image", "label", "split", "source_case", "number", "style", "way", "amount_mm", "seed"),
+    *("name", "image", "label", "split", "source_case", "number", "style", "amount_mm", "seed"),
     *("model", "model_sha256", "version"),
 )
 
@@ -79,7 +80,6 @@ class Item:
     case_id: str
     number: int  # of the case's images, from 1
     styles: tuple[str, ...]  # as `synthesize --style`
-    way: Way  # to vary
     amount_mm: float
     seed: int  # of the deformation and the noise code
 
@@ -100,7 +100,6 @@ def _item(case_id: str, number: int, amount_mm: float, seed: int, looks: Sequenc
         case_id,
         number,
         looks[order[(number - 1) % len(looks)]],
-        _WAYS[int(rng.integers(len(_WAYS)))],
         round(float(amount_mm * rng.uniform(0.5, 1)), 3),
         int(rng.integers(2**31)),
     )
@@ -182,7 +181,7 @@ class _Job:
         splits.check_unused({Path(case).name for shares in mix.values() for case in shares}, "The style takes")
         looks = _looks(model.card, options.styles)
         self.looks = {styles: model.look(styles) for styles in looks}
-        self.table, self.ranges = self._read_all()
+        self.table, self.ranges, self.others = self._read_all()
         self.items = plan(list(self.contents), options.per_case, options.amount_mm, options.seed, looks)
         self.told = {
             "per_case": options.per_case,
@@ -197,18 +196,28 @@ class _Job:
         }
         self._check_output()
 
-    def _read_all(self) -> tuple[list[SourceLabel], Ranges]:
-        """Reads every case once, so that a bad one is told of now: the labels to write, and the ranges of anatomy."""
-        ranges, tables = Ranges({}), []
+    def _read_all(self) -> tuple[list[SourceLabel], Ranges, list[sitk.Image]]:
+        """Reads every case once, so that a bad one is told of now.
+
+        Returns the labels to write, the ranges of anatomy, and the anatomies of _OTHERS cases.
+        """
+        ranges, tables, others = Ranges({}), [], []
+        kept = _spread(list(self.contents), _OTHERS)
         for files in self.contents.values():
             case = files.read(self.anatomy)
+            if case.case_id in kept:
+                others.append(case.labels)
             ranges = ranges.including(measure_ranges([case.labels], self.anatomy))
             if self.options.labels == "source":
                 tables.append((files, files.read_source(self.anatomy, case.ct)[1]))
         organs = self.anatomy.organs[1:]
         if self.options.labels == "organs":
-            return [SourceLabel(o.label, o.name, o.codes[0] if o.codes else None, o.name) for o in organs], ranges
-        return _one_table(tables), ranges
+            return (
+                [SourceLabel(o.label, o.name, o.codes[0] if o.codes else None, o.name) for o in organs],
+                ranges,
+                others,
+            )
+        return _one_table(tables), ranges, others
 
     def _check_output(self) -> None:
         output, resume = self.options.output, self.options.resume
@@ -262,14 +271,14 @@ class _Job:
         files = self.contents[case_id]
         case = files.read(self.anatomy)
         source = files.read_source(self.anatomy, case.ct)[0] if self.options.labels == "source" else None
-        return _Content(Variations(case.labels, self.anatomy, ranges=self.ranges), source)
+        return _Content(Variations(case.labels, self.anatomy, self.others, self.ranges), source)
 
     def _make(self, item: Item, content: _Content, report: "Report", stopping: Callable[[], bool]) -> bool:
         """Makes and writes an image, or tells why its anatomy can't be; False when it was stopped on the way."""
         from .synthesis import mark_synthetic, synthesize_volume
 
         try:
-            varied = content.variations.draw(item.amount_mm, item.seed, 0, item.way)
+            varied = content.variations.draw(item.amount_mm, item.seed, 1)
         except InputError as error:
             report({"event": "notice", "message": f"{item.name} is left out: {error}"})
             return True
@@ -318,7 +327,7 @@ class _Job:
 
     def _row(self, item: Item) -> list[Any]:
         paths = [path.relative_to(self.options.output).as_posix() for path in (self._image(item), self._label(item))]
-        made = [item.number, self.looks[item.styles].told, item.way, item.amount_mm, item.seed]
+        made = [item.number, self.looks[item.styles].told, item.amount_mm, item.seed]
         model = [self.model.path.name, self.model.digest, __version__]
         return [item.name, *paths, TRAIN, item.case_id, *made, *model]
 
@@ -382,7 +391,7 @@ def _write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def _spread(items: Sequence[Item], count: int) -> list[Item]:
+def _spread(items: Sequence[T], count: int) -> list[T]:
     """At most ``count`` of the items, evenly from first to last."""
     places = np.linspace(0, len(items) - 1, min(count, len(items)))
     return [items[round(place)] for place in places]

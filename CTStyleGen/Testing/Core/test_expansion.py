@@ -123,8 +123,8 @@ def test_the_manifest_tells_how_to_make_each_image_again(
     for row in rows[::5]:
         assert row["model_sha256"] == sha256(model) and row["style"] == "A" and row["split"] == "train"
         assert 3 <= float(row["amount_mm"]) <= 6
-        variations = Variations(sources[row["source_case"]], thorax, ranges=ranges)
-        varied = variations.draw(float(row["amount_mm"]), int(row["seed"]), 0, row["way"])  # type: ignore[arg-type]
+        variations = Variations(sources[row["source_case"]], thorax, list(sources.values()), ranges)
+        varied = variations.draw(float(row["amount_mm"]), int(row["seed"]), 1)
         labels = sitk.ReadImage(str(data_set / row["label"]))
         assert np.array_equal(sitk.GetArrayFromImage(varied.labels), sitk.GetArrayFromImage(labels))
         out = tmp_path / f"{row['name']}.nrrd"
@@ -364,16 +364,18 @@ def test_a_bad_case_is_told_before_anything_is_made(
     assert "Z" in capfd.readouterr().err and not (tmp_path / "set").exists()
 
 
-def test_what_cannot_be_varied_is_left_out(
+def test_a_data_set_without_images_is_none(
     model: Path, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fifty millimeters on a phantom's chest are never plausible."""
-    monkeypatch.setattr("CTStyleGenCore.variation.TRIES", 2)
+    def never(self: Variations, *more: object) -> object:
+        raise InputError("No variation.")
+
+    monkeypatch.setattr(Variations, "draw", never)
     events: list[dict] = []
     with pytest.raises(InputError, match="No image could be made"):
         options = ExpansionOptions(cases, 1, tmp_path / "set", 50.0)
         expand(options, Model(model, "cpu"), events.append, lambda: False)
-    assert sum("is left out" in event.get("message", "") for event in events) == 3
+    assert sum("is left out: No variation." in event.get("message", "") for event in events) == 3
     assert not (tmp_path / "set").exists()
 
 
