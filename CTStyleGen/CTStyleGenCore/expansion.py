@@ -210,14 +210,11 @@ class _Job:
             ranges = ranges.including(measure_ranges([case.labels], self.anatomy))
             if self.options.labels == "source":
                 tables.append((files, files.read_source(self.anatomy, case.ct)[1]))
+        if self.options.labels == "source":
+            return _one_table(tables), ranges, others
         organs = self.anatomy.organs[1:]
-        if self.options.labels == "organs":
-            return (
-                [SourceLabel(o.label, o.name, o.codes[0] if o.codes else None, o.name) for o in organs],
-                ranges,
-                others,
-            )
-        return _one_table(tables), ranges, others
+        table = [SourceLabel(o.label, o.name, o.codes[0] if o.codes else None, o.name) for o in organs]
+        return table, ranges, others
 
     def _check_output(self) -> None:
         output, resume = self.options.output, self.options.resume

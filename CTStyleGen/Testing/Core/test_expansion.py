@@ -30,6 +30,7 @@ from CTStyleGenCore.volumes import same_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from phantoms import chest, write_cases
+from test_worker import documented, shapes
 
 STILL = ("--amount", 0, "--per-case", 6)
 
@@ -153,6 +154,17 @@ def test_an_image_depends_on_seed_case_and_number_alone(seed: int, count: int, a
     for case in "ABC":  # looks take turns
         taken = [item.styles for item in whole if item.case_id == case]
         assert max(map(taken.count, styles)) - min(map(taken.count, styles)) <= 1
+
+
+def test_its_events_are_those_of_the_docs(
+    model: Path, cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert main(arguments(model, cases, tmp_path / "set", "--amount", 0)) == 0
+    assert main(arguments(model, cases, tmp_path / "set", "--amount", 0)) == 2  # it is there
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    examples = documented("expand", tmp_path)
+    assert shapes(events) | {shape for shape in shapes(examples) if shape.startswith("notice")} == shapes(examples)
+    assert next(e for e in events if e["event"] == "started") == next(e for e in examples if e["event"] == "started")
 
 
 # --- stopped, killed, shared out --------------------------------------------------------------------------------------
