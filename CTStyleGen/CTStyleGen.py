@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from CTStyleGenLib import expansion, synthesis, training
+from CTStyleGenLib import expansion, synthesis, training, variation
 from CTStyleGenLib.generate_panel import GeneratePanel
 from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
 from CTStyleGenLib.models import modelsFolder
@@ -268,6 +268,38 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
     ) -> expansion.Estimate:
         """What `expand` would make: its cases, images, and size_bytes, roughly."""
         return expansion.estimateExpansion(cases, perCase, splits, dicom)
+
+    def vary(
+        self,
+        segmentationNode: vtkMRMLSegmentationNode,
+        referenceVolumeNode: vtkMRMLScalarVolumeNode | None = None,
+        *,
+        count: int = 1,
+        amount: float = 5.0,
+        seed: int = 0,
+        way: str = "mixed",
+        cases: str | Path | None = None,
+        widen: float = 0.2,
+        organs: Mapping[str, str | None] | None = None,
+        anatomy: str | Path = "thorax",
+        wait: bool = True,
+    ) -> Any:
+        """New segmentations that could be other people's: ``count`` nodes beside the reference, shown as outlines.
+
+        All segments move together and keep their names, colors and terminology. ``amount``: how far, in mm, root mean
+        square; 0 gives copies. ``way``: deform, organs, interpolate, shape, or mixed; interpolate and shape need
+        ``cases``, a folder of other patients. Areas and places of organs stay within theirs, widened by the share
+        ``widen``. ``organs``: as of `synthesize`. ``anatomy``: the organ table, by name or file.
+
+        Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after those
+        before it. Raises as `synthesize`.
+        """
+        options = variation.VariationOptions(count, amount, seed, way, cases, widen, organs, anatomy)
+        job = variation.VariationJob(segmentationNode, referenceVolumeNode, options)
+        if wait:
+            return job.wait()
+        jobQueue().add(job)
+        return job
 
     def trainings(self) -> list[training.Training]:
         """All trainings of the models folder, at work, paused or done, whichever Slicer started them; newest first."""

@@ -113,6 +113,21 @@ def labelsOfSlice(
     return labels
 
 
+def segmentsInGrid(
+    segmentationNode: "slicer.vtkMRMLSegmentationNode", referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode"
+) -> Iterator[tuple[str, "slicer.vtkSegment", Box, np.ndarray]]:
+    """Every segment, by its ID, in the reference's grid: where it lies there, and its mask, bool, of that size.
+
+    Raises InputError when a node is missing or empty, or a transform isn't linear.
+    """
+    segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
+    toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
+    for segmentId in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segmentId)
+        found = _resampled(segment, None, True, toVoxels, gridSize(referenceVolumeNode))
+        yield segmentId, segment, found.box, found.mask
+
+
 def referenceOf(segmentationNode: "slicer.vtkMRMLSegmentationNode | None") -> "slicer.vtkMRMLScalarVolumeNode | None":
     """The volume that the segmentation was drawn on, None if there is none."""
     if segmentationNode is None or not segmentationNode.IsA("vtkMRMLSegmentationNode"):

@@ -85,6 +85,13 @@ class Place:
         _putInto(node, self._currentFolder())
         return node
 
+    def put(self, node: "slicer.vtkMRMLTransformableNode", provenance: Mapping[str, str]) -> None:
+        """Adds a node of another kind that lies in the reference's coordinates, and says where it comes from."""
+        self._tell(node, provenance)
+        self.scene.AddNode(node)
+        node.SetAndObserveTransformNodeID(self._transform.GetID() if self._isThere(self._transform) else None)
+        _putInto(node, self._currentFolder())
+
     def renew(
         self, node: "slicer.vtkMRMLScalarVolumeNode", voxels: np.ndarray, provenance: Mapping[str, str]
     ) -> "slicer.vtkMRMLScalarVolumeNode":
@@ -149,7 +156,7 @@ class Place:
         node.CopyOrientation(self._grid)
         self._tell(node, provenance)
 
-    def _tell(self, node: "slicer.vtkMRMLScalarVolumeNode", provenance: Mapping[str, str]) -> None:
+    def _tell(self, node: "slicer.vtkMRMLNode", provenance: Mapping[str, str]) -> None:
         for key in node.GetAttributeNames() or ():
             if key.startswith(ATTRIBUTE_PREFIX):
                 node.RemoveAttribute(key)
