@@ -30,6 +30,8 @@ class Preset:
     # w_s, w_c, w_tv are not given. They are set before the first step so that the gradients at the generated image have
     # norms in this proportion (adversarial : style : content : total variation).
     gradient_ratio: tuple[float, ...] = (1.0, 10.0, 1.0, 0.1)
+    # w_s grows geometrically by this factor within so many steps, then stays. The paper doesn't say so.
+    style_growth: tuple[float, int] = (1.0, 1)
     # Section 2.1: Adam and stochastic gradient descent; rates and the 2 : 1 of updates are those of the code that the
     # paper builds on (Zhao et al.).
     generator_rate: float = 2e-4
@@ -38,6 +40,10 @@ class Preset:
     generator_updates_per_discriminator_update: int = 2
     # Whether content slices are moved, CT and map together (augmentation). The paper doesn't say so.
     poses: bool = False
+    # By how much moved slices are warped at most, in mm (root mean square): so that maps like those of varied anatomy
+    # are in the training. The paper has the same network draw perturbed maps; whether it trained on some, it doesn't
+    # say.
+    warp_mm: float = 0.0
     # The model is G averaged over this many last steps (Karras et al., arXiv 1710.10196); 1: G itself.
     average_steps: int = 1
     # Section 2.3: 100 epochs; one or two slices of each of 12 patients, 20 in all.
@@ -56,13 +62,14 @@ class Preset:
 
 
 # The paper with equation (6) in units of the style. As printed, layer and organ sizes decide what counts as style, and
-# the style's grays are not rewarded (docs/paper.md). The proportion and rate reach the style within 100 epochs; the
-# average takes the last steps' swings out.
+# the style's grays are not rewarded (docs/paper.md). A style that weighs as much from the first step on as it takes to
+# reach its grays leaves noise, so it grows while the anatomy is learned; the average takes the last steps' swings out.
 _PAPER_RELATIVE = Preset(
     "paper-relative",
     gram_norm="relative",
-    gradient_ratio=(1.0, 500.0, 3.0, 0.1),
-    generator_rate=1e-3,
+    gradient_ratio=(1.0, 10.0, 3.0, 0.1),
+    style_growth=(60.0, 1400),
+    generator_rate=5e-4,
     average_steps=50,
 )
 

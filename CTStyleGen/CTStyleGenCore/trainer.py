@@ -127,12 +127,18 @@ class Trainer:
     def _update_generator(self, terms: Sequence[Tensor], losses: dict[str, Tensor]) -> None:
         """Learns from the terms, sums over this process's slices, and adds them to the step's losses."""
         self.optimizer_G.zero_grad(set_to_none=True)
-        generator_loss(terms, self.loss_weights).backward(inputs=self._learning)  # D and phi don't learn here
+        generator_loss(terms, self._weights_now()).backward(inputs=self._learning)  # D and phi don't learn here
         losses |= {name: term.detach() for name, term in zip(self.terms, terms, strict=True)}
         self._add_up(self._learning, losses)
         self.optimizer_G.step()
         if self.G_average is not self.G:
             self._update_average()
+
+    def _weights_now(self) -> list[float]:
+        """The loss weights of this step: those calibrated, the style's grown as the preset says."""
+        factor, steps = self.preset.style_growth
+        grown = factor ** min(1.0, self.step / steps)
+        return [w * grown if term == "style" else w for term, w in zip(self.terms, self.loss_weights, strict=True)]
 
     @torch.no_grad()
     def example(self) -> Tensor:
@@ -155,7 +161,7 @@ class Trainer:
     def _slice(self, draw: Draw) -> TrainingSlice:
         """The content slice of a draw, moved where the preset says so."""
         one = self.data.contents[draw.content]
-        return one.posed(draw.pose, self.anatomy) if self.preset.poses else one
+        return one.posed(draw.pose, self.anatomy, self.preset.warp_mm) if self.preset.poses else one
 
     def _stacked(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part.to(self.device, non_blocking=True) for part in parts])

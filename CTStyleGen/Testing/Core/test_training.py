@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_calibration_gives_gradients_the_presets_proportion(data: TrainingData) 
     weighted = np.array([norms[name] * w for name, w in zip(TERMS, trainer.loss_weights, strict=True)])
     np.testing.assert_allclose(weighted / weighted[0], PAPER.gradient_ratio, rtol=1e-6)
     assert trainer.loss_weights[0] == 1
+
+
+def test_the_styles_weight_grows_as_the_preset_says(data: TrainingData) -> None:
+    """Half way to sixteen times as much, geometrically: four times as much, in the generator's gradients."""
+    growing = replace(PAPER, style_growth=(16.0, 4))
+    grown, four_times = (Trainer(p, THORAX, random_weights(), data, 64, 0, Computing()) for p in (growing, PAPER))
+    four_times.loss_weights = (1.0, 4.0, 1.0, 1.0)
+    for trainer in (grown, four_times):
+        trainer.step = 2
+        trainer.train_step()
+    for a, b in zip(grown.G.parameters(), four_times.G.parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None and torch.equal(a.grad, b.grad)
 
 
 def test_the_discriminator_learns_every_second_step(data: TrainingData) -> None:
