@@ -32,7 +32,7 @@ def slice_of(case_id: str, size: int, organs: int, seed: int) -> TrainingSlice:
     levels = torch.linspace(-1, 1, organs)[labels]
     noise = torch.randn(size, size, generator=torch.Generator().manual_seed(seed))
     x = (levels + 0.05 * noise).clamp(-1, 1)
-    return TrainingSlice(case_id, x[None, None], gray_map(labels, anatomy_of(organs))[None, None], labels)
+    return TrainingSlice(case_id, x[None, None], gray_map(labels, anatomy_of(organs))[None, None], labels, 400.0)
 
 
 def data_of(size: int, organs: int = 6, contents: int = 4) -> TrainingData:

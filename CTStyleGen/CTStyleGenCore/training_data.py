@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,10 +29,11 @@ class TrainingSlice:
     x: Tensor  # the CT, float32 [1, 1, S, S] in [-1, 1]
     y: Tensor  # its map, float32 [1, 1, S, S] in [-1, 1]
     labels: Tensor  # its organs, int64 [S, S]
+    side_mm: float  # of the S pixels
 
-    def posed(self, pose: Pose, anatomy: Anatomy) -> "TrainingSlice":
-        """The slice in another pose."""
-        x, labels = posed(self.x, self.labels, pose)
+    def posed(self, pose: Pose, anatomy: Anatomy, warp_mm: float = 0) -> "TrainingSlice":
+        """The slice in another pose, with ``warp_mm`` warped as well."""
+        x, labels = posed(self.x, self.labels, pose, warp_mm, self.side_mm)
         return replace(self, x=x, y=gray_map(labels, anatomy)[None, None], labels=labels)
 
     def without_table(self) -> "TrainingSlice":
@@ -133,10 +135,12 @@ def training_slices(case: Case, anatomy: Anatomy, size: int, count: int, hu: HuR
     _, height, width = values.shape
     square = Square(height, width, size)
     chosen = _fullest_slices(labels, count)
+    spacing = sitk.DICOMOrient(case.labels, "LPS").GetSpacing()
+    side_mm = max(height, width) * spacing[1 if height >= width else 0]
     x = hu.to_unit(square.of_values(torch.from_numpy(values[chosen]).float(), fill=hu.low))
     y = square.of_labels(torch.from_numpy(labels[chosen]), len(anatomy.organs))
     return [
-        TrainingSlice(case.case_id, a[None, None], gray_map(b, anatomy)[None, None], b)
+        TrainingSlice(case.case_id, a[None, None], gray_map(b, anatomy)[None, None], b, side_mm)
         for a, b in zip(x, y, strict=True)
     ]
 

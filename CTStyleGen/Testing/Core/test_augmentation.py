@@ -1,8 +1,16 @@
 """Moved slices: CT and map stay together, poses repeat, and nothing but air and outside comes in."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.augmentation import Pose, draw_pose, posed
+from CTStyleGenCore.cases import Case
+from CTStyleGenCore.slices import HuRange, gray_map
+from CTStyleGenCore.training_data import training_slices
+from phantoms import chest
+from scipy import ndimage
 
 STILL = Pose(mirrored=False, angle=0.0, scale=(1.0, 1.0), shift=(0.0, 0.0))
 
@@ -45,9 +53,46 @@ def test_ct_and_labels_move_together() -> None:
         assert agrees.float().mean() > 0.9  # all but the interpolated borders
 
 
+def test_a_warp_bends_ct_and_labels_together() -> None:
+    """By seed alone, smoothly, as far as it says: with the outlines somewhere else, and nothing torn."""
+    x, labels = slice_and_labels()
+    for seed in range(5):
+        bent_x, bent = posed(x, labels, replace(STILL, warp=seed), warp_mm=12, side_mm=400)
+        again_x, again = posed(x, labels, replace(STILL, warp=seed), warp_mm=12, side_mm=400)
+        assert torch.equal(bent_x, again_x) and torch.equal(bent, again)
+        assert (bent != labels).any() and set(bent.unique().tolist()) == {0, 3, 5}
+        assert (((bent_x[0, 0] + 1) * 2.5 - bent).abs() < 0.5).float().mean() > 0.9
+        for organ in (3, 5):
+            assert ndimage.label((bent >= organ).numpy())[1] == 1
+    others = [posed(x, labels, replace(STILL, warp=seed), 12, 400)[1] for seed in (1, 2)]
+    assert not torch.equal(*others)
+
+
+def test_a_warp_is_in_mm() -> None:
+    """A ramp along the columns tells how far its pixels came from: up to 12 mm of 400, root mean square, or less."""
+    ramp = torch.linspace(-0.9, 0.9, 64).expand(1, 1, 64, 64)
+    moved_mm = []
+    for seed in range(40):
+        bent, _ = posed(ramp, torch.zeros(64, 64, dtype=torch.int64), replace(STILL, warp=seed), 12, 400)
+        mm = (bent - ramp)[0, 0, 8:-8, 8:-8] / 1.8 * 400
+        moved_mm.append(mm.square().mean().sqrt().item())
+    assert 6 < max(moved_mm) * 2**0.5 < 20 and min(moved_mm) < 3  # columns are half of it; the border bends less
+
+
 def test_poses_repeat_and_stay_within_bounds() -> None:
     assert draw_pose(np.random.default_rng(3)) == draw_pose(np.random.default_rng(3))
     for seed in range(100):
         pose = draw_pose(np.random.default_rng(seed))
         assert abs(pose.angle) < 0.21 and all(0.85 <= s <= 1.15 for s in pose.scale)
         assert all(abs(s) <= 0.2 for s in pose.shift)
+
+
+def test_a_training_slice_knows_its_side_and_is_warped_with_its_map(thorax: Anatomy) -> None:
+    ct, labels = chest(slices=1, side=80)  # of 4 mm
+    one = training_slices(Case("A", ct, labels, ()), thorax, 64, 1, HuRange())[0]
+    assert one.side_mm == 320
+    warped, same = (one.posed(replace(STILL, warp=1), thorax, warp_mm) for warp_mm in (8.0, 0.0))
+    assert torch.equal(same.labels, one.labels) and not torch.equal(warped.labels, one.labels)
+    torch.testing.assert_close(warped.y, gray_map(warped.labels, thorax)[None, None])
+    lungs = warped.x[0, 0][warped.labels == 2]
+    assert lungs.median() < -0.8 < 0 < warped.x[0, 0][warped.labels == 4].median()  # the CT went along
