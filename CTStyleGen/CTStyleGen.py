@@ -10,11 +10,11 @@ import slicer
 from CTStyleGenLib import expansion, synthesis, training, variation
 from CTStyleGenLib.generate_panel import GeneratePanel
 from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
-from CTStyleGenLib.models import modelsFolder
 from CTStyleGenLib.models_panel import ModelsPanel
 from CTStyleGenLib.panel import Panel
 from CTStyleGenLib.parameters import CTStyleGenParameterNode
 from CTStyleGenLib.training_cases import CaseChecks, Given, casesFrom
+from CTStyleGenLib.training_run import Training
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -202,21 +202,22 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         seed: int = 0,
         outlives: bool = False,
         wait: bool = False,
-    ) -> training.Training:
+    ) -> Training:
         """Trains a model: NAME.ctstyle in the models folder. Returns the training at once unless it is to ``wait``.
 
         ``cases``: pairs of a CT and its segmentation, by name ({"case-1": (volumeNode, segmentationNode), ...}) or in a
         list, or a folder of cases. Names go into the model's card: never a patient's. ``styles``: the cases whose look
-        is learned, by name or by CT node. ``size``: pixels of a slice's side. ``epochs``: passes over the slices; or
-        ``steps``. ``features``: auto, vgg19, vgg16 or random, with the VGG's weights from the file ``featureWeights``
-        or, where they are missing and ``download`` says so, from pytorch.org. ``outlives``: goes on when Slicer ends;
-        else it pauses then. Raises CTStyleGenCore.errors.InputError, with one sentence, for bad input, before anything
-        is begun; and what `Training.wait` raises.
+        is learned, by name or by CT node; with the preset styles those to choose from later, none for all of them.
+        ``size``: pixels of a slice's side. ``epochs``: passes over the slices; or ``steps``. ``features``: auto, vgg19,
+        vgg16 or random, with the VGG's weights from the file ``featureWeights``, else the models folder or, where they
+        are missing and ``download`` says so, from pytorch.org. ``outlives``: goes on when Slicer ends; else it pauses
+        then. Raises CTStyleGenCore.errors.InputError, with one sentence, for bad input, before anything is begun; and
+        what `Training.wait` raises.
         """
         options = training.TrainingOptions(
             name, styles, preset, size, epochs, steps, device, features, featureWeights, download, seed, outlives
         )
-        started = training.start(casesFrom(cases), options, modelsFolder())
+        started = training.start(casesFrom(cases), options)
         if wait:
             started.wait()
         return started
@@ -224,7 +225,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
     def checkTraining(self, cases: Given, **options: Any) -> training.TrainingCheck:
         """What `train` would find wrong with the same arguments, and about how long it would take. Begins nothing."""
         asked = training.TrainingOptions(**options)
-        return training.check(casesFrom(cases), asked, modelsFolder(), CaseChecks())
+        return training.check(casesFrom(cases), asked, CaseChecks())
 
     def expand(
         self,
@@ -301,9 +302,9 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         jobQueue().add(job)
         return job
 
-    def trainings(self) -> list[training.Training]:
+    def trainings(self) -> list[Training]:
         """All trainings of the models folder, at work, paused or done, whichever Slicer started them; newest first."""
-        return training.trainings(modelsFolder())
+        return training.trainings()
 
 
 class CTStyleGenTest(ScriptedLoadableModuleTest):

@@ -46,7 +46,7 @@ def read_ct(path: str | Path) -> sitk.Image:
     folder with no or several series, or with slices missing.
     """
     path = Path(path)
-    return _in_hu(_read_series(path) if path.is_dir() else read_image(path), path)
+    return in_hu(_read_series(path) if path.is_dir() else read_image(path), path)
 
 
 def read_image(path: str | Path) -> sitk.Image:
@@ -152,8 +152,8 @@ def _distance_mm(image: sitk.Image, point: Sequence[float], index: Sequence[int]
     return math.dist(point, image.TransformIndexToPhysicalPoint(tuple(index)))
 
 
-def _in_hu(image: sitk.Image, path: Path) -> sitk.Image:
-    """The image as int16 HU with nothing but voxels and geometry; InputError if its values can't be HU."""
+def in_hu(image: sitk.Image, path: str | Path) -> sitk.Image:
+    """The image as int16 HU with nothing but voxels and geometry; InputError, about ``path``, if it can't be HU."""
     if image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path} is in color or has several values a voxel: give a CT with one value in HU a voxel.")
     values = sitk.GetArrayViewFromImage(image)
