@@ -134,7 +134,7 @@ def style_losses(options: argparse.Namespace) -> str:
             sum(float(masked_style_loss(r, s, norm)) for r, s in zip(grams(x, content.labels), look, strict=True))
             for x in images.values()
         )
-        lines.append(f"{norm:8s}" + "  ".join(f"{total:.3g}" for total in sums))
+        lines.append(f"{norm:10s}" + "  ".join(f"{total:.3g}" for total in sums))
     return "\n".join(lines)
 
 

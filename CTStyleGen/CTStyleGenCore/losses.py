@@ -150,8 +150,12 @@ def _scales(r: OrganGrams, s: OrganGrams, norm: GramNorm) -> tuple[Tensor | floa
         return 1 / area_r, 1 / area_s
     if norm == "matched":  # as printed, with the style's Gram brought to the area that the organ has in the result
         return 1 / r.pixels, area_r / (area_s * r.pixels)
-    # relative: as area, in units of the style's own Gram, so that all layers and organs weigh alike
-    N, unit = s.grams.shape[-1], (torch.linalg.matrix_norm(s.grams, keepdim=True) / area_s).clamp(min=1e-6)
+    # relative: as area, in units of both Grams together, so that all layers and organs weigh alike; at most 1 for each
+    N = s.grams.shape[-1]
+    size_r, size_s = (
+        torch.linalg.matrix_norm(one.grams, keepdim=True) / area for one, area in ((r, area_r), (s, area_s))
+    )
+    unit = (size_r.square() + size_s.square()).clamp(min=1e-12).sqrt()
     return 2 * N / (area_r * unit), 2 * N / (area_s * unit)
 
 
@@ -160,7 +164,8 @@ def masked_style_loss(r: OrganGrams, s: OrganGrams, norm: GramNorm = "paper", mi
 
     An organ that covers fewer than ``min_area`` pixels of the layer, in the result or in the style, is left out of the
     sum. The summands are taken as 1 / (4 N^2) ||a RR - b SS||_F^2; for the printed norm a = b = 1 / M. For the norm
-    ``relative`` they come to ||RR / A_r - SS / A_s||_F^2 / ||SS / A_s||_F^2, A the organ's pixels in each.
+    ``relative``, with r = RR / A_r and s = SS / A_s, A the organ's pixels in each, they come to
+    ||r - s||_F^2 / (||r||_F^2 + ||s||_F^2), which never exceeds 1: no result, however far off, breaks G.
     """
     N = r.grams.shape[-1]
     a, b = _scales(r, s, norm)
@@ -206,15 +211,13 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 def moment_loss(R: Tensor, r: OrganPixels, S: Tensor, s: OrganPixels, min_area: int = 4) -> Tensor:
     """Mean and deviation of every feature over each organ: mean |difference| of result R [N, H, W] and style S.
 
-    S may be of another size. The style of AdaIN (Huang and Belongie, arXiv 1703.06868), organ by organ: 2 N numbers,
-    where a Gram matrix of a small organ has N^2 from few pixels. Organs below ``min_area`` pixels in either are left
-    out.
+    In units of the style's own, so that all layers and organs weigh alike. S may be of another size. The style of AdaIN
+    (Huang and Belongie, arXiv 1703.06868), organ by organ: 2 N numbers, where a Gram matrix of a small organ has N^2
+    from few pixels. Organs below ``min_area`` pixels in either are left out.
     """
-    losses = [
-        (_moments(a) - _moments(b)).abs().mean()
-        for a, b in zip(r.gather(R), s.gather(S), strict=True)
-        if min(len(a), len(b)) >= min_area
-    ]
+    both = [(a, b) for a, b in zip(r.gather(R), s.gather(S), strict=True) if min(len(a), len(b)) >= min_area]
+    moments = [(_moments(a), _moments(b)) for a, b in both]
+    losses = [(a - b).abs().mean() / b.mean().clamp(min=1e-6) for a, b in moments]
     return torch.stack(losses).mean() if losses else R.new_zeros(())
 
 

@@ -64,7 +64,7 @@ def literal_style(r: Tensor, s: Tensor, y_r: Tensor, y_s: Tensor, norm: str) -> 
             gram_s, m_used = gram_s * area_r / area_s, m
         elif norm == "relative":
             gram_r, gram_s = gram_r / area_r, gram_s / area_s
-            m_used = gram_s.square().sum().sqrt() / (2 * n)
+            m_used = (gram_r.square().sum() + gram_s.square().sum()).sqrt() / (2 * n)
         else:
             m_used = m
         for i, j in itertools.product(range(n), repeat=2):
@@ -201,6 +201,14 @@ def test_the_same_texture_over_another_area_is_the_same_style(norm: losses.GramN
     small = losses.OrganGrams(small.grams, small.area, large.pixels)
     assert losses.masked_style_loss(small, large, norm) < 1e-25
     assert losses.masked_style_loss(small, large, "paper") > 1e-3
+
+
+def test_the_relative_norm_is_bounded_by_the_organs(maps: tuple[Tensor, ...]) -> None:
+    r, s, y_r, y_s = maps
+    style = losses.organ_grams(s, pixels(y_s))
+    for strength in (1.0, 1e3, 1e6):
+        loss = losses.masked_style_loss(losses.organ_grams(strength * r, pixels(y_r)), style, "relative")
+        assert 0 < loss <= ORGANS
 
 
 @pytest.mark.parametrize("norm", ["paper", "area", "matched", "relative"])
