@@ -68,10 +68,17 @@ def write_preview(model: Model, path: Path) -> None:
     low, high = _WINDOW
     unit = np.clip((sitk.GetArrayFromImage(volume)[0] - low) / (high - low), 0, 1)
     picture = Image.fromarray((unit * 255).round().astype(np.uint8)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-    draw, corner = ImageDraw.Draw(picture), (6, _SIDE - 18)
-    draw.rectangle(draw.textbbox(corner, _MARK), fill=0)
-    draw.text(corner, _MARK, fill=255)
+    mark = _mark()
+    picture.paste(mark, (6, _SIDE - mark.height - 6))
     header = PngInfo()
     header.add_text("Description", f"Synthetic CT of a drawn segmentation, by CTStyleGen {__version__}; no patient.")
     with written_beside(path) as beside:
         picture.save(beside, pnginfo=header)
+
+
+def _mark() -> Image.Image:
+    """The word, white on black, twice as large as the font that every Pillow has."""
+    right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((2, 0), _MARK)[2:]
+    mark = Image.new("L", (int(right) + 2, int(bottom) + 2))
+    ImageDraw.Draw(mark).text((2, 0), _MARK, fill=255)
+    return mark.resize((2 * mark.width, 2 * mark.height))

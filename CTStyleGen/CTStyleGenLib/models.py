@@ -1,12 +1,57 @@
-"""The models folder: where models are kept on this computer, outside the scene and outside the installed extension."""
+"""The models folder: trained models, their pictures and the VGG weights, as files that can be seen, copied and removed.
 
+    NAME.ctstyle   a model
+    NAME.png       a synthetic picture of it, drawn on request
+    weights/       VGG weights, fetched or taken from a file on request
+
+There is no list beside the files, so that none can be wrong: what is in the folder is there. Bad models, clashing names
+and folders that can't be written raise InputError.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.files import sha256, written_beside
+from CTStyleGenCore.model_file import SUFFIX, read_card
 
 _SETTING = "CTStyleGen/ModelsFolder"
+_WEIGHTS, _WEIGHTS_SUFFIXES = "weights", (".pth", ".safetensors")
+_FORBIDDEN = '<>:"/\\|?*'  # in file names, on one system or another
+_LONGEST_NAME = 100
+_RESERVED = ("CON", "PRN", "AUX", "NUL")  # Windows's devices
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model in the folder."""
+
+    path: Path
+    card: dict[str, Any] | None  # None: the file can't be used
+    problem: str  # why, in a sentence; "" otherwise
+    sizeBytes: int
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def picture(self) -> Path | None:
+        """A PNG of what the model draws, None if none was made since the model was written."""
+        with contextlib.suppress(OSError):
+            picture = picturePath(self.path)
+            if picture.stat().st_mtime >= self.path.stat().st_mtime:
+                return picture
+        return None
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
 
 
 def modelsFolder() -> Path:
@@ -37,3 +82,161 @@ def setModelsFolder(folder: str | Path) -> None:
     Moves nothing.
     """
     slicer.app.userSettings().setValue(_SETTING, str(folder))
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def storedModels() -> list[StoredModel]:
+    """All models of the folder by name, also those that can't be used."""
+    found = (_stored(path) for path in modelsFolder().glob(f"*{SUFFIX}"))
+    return sorted((model for model in found if model), key=lambda model: model.name.casefold())
+
+
+def _stored(path: Path) -> StoredModel | None:
+    """A file as a model; None if it has gone in the meantime."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return None
+    try:
+        return StoredModel(path, read_card(path), "", size)
+    except InputError as error:
+        return StoredModel(path, None, str(error), size)
+
+
+def importModel(file: str | Path) -> Path:
+    """Copies a model into the folder, once it is found to be one; returns where it is.
+
+    A model that is there already isn't copied again. Another one of the same name gets a number: "chest 2".
+    """
+    file = Path(file)
+    read_card(file)
+    for model in storedModels():
+        if model.sizeBytes == file.stat().st_size and sha256(model.path) == sha256(file):
+            return model.path
+    with _claimed(_freePaths(file.stem)) as path:
+        _copy(file, path)
+    return path
+
+
+def exportModel(model: str | Path, file: str | Path) -> Path:
+    """Copies a model out of the folder to ``file``, which is replaced if it is there; .ctstyle is added to its name."""
+    model, file = Path(model), Path(file)
+    if file.suffix.lower() != SUFFIX:
+        file = file.with_name(file.name + SUFFIX)
+    if file.exists() and file.samefile(model):
+        raise InputError(f"{file} is the model itself: choose another folder or name.")
+    _copy(model, file)
+    return file
+
+
+def renameModel(model: str | Path, name: str) -> Path:
+    """Gives a model, and its picture, another name, without suffix; returns where it is."""
+    model = Path(model)
+    new = modelPath(name)
+    isSame = new.exists() and new.samefile(model)  # also "Chest" for "chest", where the disk takes them for one
+    with _told(f"{model.name} can't be renamed"), contextlib.nullcontext(new) if isSame else _claimed(iter([new])):
+        model.replace(new)
+    with contextlib.suppress(OSError):
+        picturePath(model).replace(picturePath(new))
+    return new
+
+
+def deleteModel(model: str | Path) -> None:
+    """Removes a model and its picture from the disk."""
+    model = Path(model)
+    with _told(f"{model.name} can't be deleted"):
+        model.unlink()
+        picturePath(model).unlink(missing_ok=True)
+
+
+def modelPath(name: str) -> Path:
+    """Where the model of that name is, or would be. Raises InputError for what can't be a file's name everywhere."""
+    name = name.strip()
+    bad = [character for character in name if character in _FORBIDDEN or not character.isprintable()]
+    if bad:
+        raise InputError(f"A model's name can't have {bad[0]!r} in it: choose another name.")
+    if not name or name[0] == "." or name[-1] == "." or name.partition(".")[0].upper() in _RESERVED:
+        raise InputError(f"{name!r} can't be a model's name: choose another one.")
+    if len(name) > _LONGEST_NAME:
+        raise InputError(f"A model's name can have {_LONGEST_NAME} characters, not {len(name)}: choose a shorter one.")
+    return modelsFolder() / f"{name}{SUFFIX}"
+
+
+def picturePath(model: str | Path) -> Path:
+    """Where a model's picture is, or would be."""
+    return Path(model).with_suffix(".png")
+
+
+def _freePaths(name: str) -> Iterator[Path]:
+    """Places for a model: its name, then with numbers."""
+    yield modelPath(name)
+    for number in range(2, 1000):
+        yield modelPath(f"{name} {number}")
+
+
+@contextlib.contextmanager
+def _claimed(paths: Iterator[Path]) -> Iterator[Path]:
+    """The first of the paths that no file has, held by an empty file until the block puts the model there.
+
+    So two processes never take the same name. The claim is given up when the block fails.
+    """
+    tried = None
+    for path in paths:
+        tried = path
+        try:
+            with _told(f"{path.parent} can't be written"):
+                path.open("xb").close()
+        except FileExistsError:
+            continue
+        try:
+            yield path
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return
+    raise InputError(f"There is a model {tried.stem if tried else ''!r} already: choose another name.")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with _told(f"{source.name} can't be copied to {target.parent}"), written_beside(target) as beside:
+        shutil.copyfile(source, beside)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turns the system's errors into a sentence, but for a name that is taken."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InputError(f"{what} ({error.strerror}): check the folder and its permissions.") from error
+
+
+# --- VGG weights ------------------------------------------------------------------------------------------------------
+
+
+def weightsFolder() -> Path:
+    """The folder of the VGG weights; it isn't made."""
+    return modelsFolder() / _WEIGHTS
+
+
+def featureWeights() -> Path | None:
+    """The VGG-19 weights for training (--feature-weights), None if there are none; the newest if there are several."""
+    found = [path for path in weightsFolder().glob("*") if path.suffix in _WEIGHTS_SUFFIXES]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def removeWeights(but: Path | None = None) -> None:
+    """Removes all VGG weights from the folder, ``but`` the file that is to take their place."""
+    with _told(f"{weightsFolder()} can't be emptied"):
+        for path in weightsFolder().glob("*"):
+            if path.is_file() and path != but:
+                path.unlink()
+
+
+def sizeOf(folder: Path) -> int:
+    """Bytes of all files in a folder and below it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
