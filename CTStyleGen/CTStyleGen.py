@@ -13,6 +13,7 @@ from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
 from CTStyleGenLib.models_panel import ModelsPanel
 from CTStyleGenLib.panel import Panel
 from CTStyleGenLib.parameters import CTStyleGenParameterNode
+from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_cases import CaseChecks, Given, casesFrom
 from CTStyleGenLib.training_run import Training
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -64,7 +65,7 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = CTStyleGenLogic()
-        self.panels = [GeneratePanel(self.logic), ModelsPanel(self.logic)]
+        self.panels = [GeneratePanel(self.logic), TrainPanel(self.logic), ModelsPanel(self.logic)]
         for panel in self.panels:
             self.ui.panelTabs.addTab(panel.widget, panel.title)
         self.ui.panelTabs.connect("currentChanged(int)", self.onTabChanged)

@@ -40,7 +40,7 @@ def updateLossPlot(training: Training) -> None:
     if table is None or chart is None:
         return
     curve = training.curve
-    losses = dict.fromkeys(name for point in curve.losses for name in point)
+    losses = _names(training)
     columns = [
         np.array(curve.steps, float),
         *(_relative([point.get(name) for point in curve.losses]) for name in losses),
@@ -52,6 +52,17 @@ def updateLossPlot(training: Training) -> None:
     for loss in losses:
         if loss not in shown:
             chart.AddAndObservePlotSeriesNodeID(_addSeries(table, loss).GetID())
+
+
+def relativeLosses(training: Training) -> dict[str, float]:
+    """The last losses divided by the first ones."""
+    columns = {name: _relative([point.get(name) for point in training.curve.losses]) for name in _names(training)}
+    return {name: values[np.isfinite(values)][-1] for name, values in columns.items()}
+
+
+def _names(training: Training) -> list[str]:
+    """All losses of a training."""
+    return list(dict.fromkeys(name for point in training.curve.losses for name in point))
 
 
 def lossTitle(loss: str) -> str:

@@ -4,9 +4,10 @@ import enum
 from pathlib import Path
 from typing import Annotated
 
+from CTStyleGenCore.presets import DEFAULT, PRESETS
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
-from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 
 class SliceChoice(enum.Enum):
@@ -33,6 +34,35 @@ class Device(enum.Enum):
         return {"auto": _("Automatic"), "cpu": _("Processor"), "cuda": _("Graphics card (CUDA)")}[self.value]
 
 
+class CaseSource(enum.Enum):
+    """Where a training's cases are."""
+
+    SCENE = "scene"
+    FOLDER = "folder"
+
+    def label(self) -> str:
+        """The text of the choice in the panel."""
+        return {"scene": _("Of the scene"), "folder": _("Of a folder")}[self.value]
+
+
+class Features(enum.Enum):
+    """The network that measures style and content."""
+
+    AUTO = "auto"
+    FILE = "file"
+    DOWNLOAD = "download"
+    RANDOM = "random"
+
+    def label(self) -> str:
+        """The text of the choice in the panel."""
+        return {
+            "auto": _("VGG-19 if its weights are here"),
+            "file": _("VGG-19, weights of a file"),
+            "download": _("VGG-19, download it (550 MB)"),
+            "random": _("Random filters"),
+        }[self.value]
+
+
 @parameterNodeWrapper
 class CTStyleGenParameterNode:
     """The parameters of all panels; the names of those of Train and Models start so."""
@@ -51,3 +81,16 @@ class CTStyleGenParameterNode:
     output: vtkMRMLScalarVolumeNode  # none: a new volume
     device: Device = Device.AUTO
     fade: Annotated[float, WithinRange(0, 100)] = 100.0  # percent of the synthetic CT over the reference
+
+    # Train; the cases of the scene are kept at their segmentations (training_cases)
+    trainSource: CaseSource = CaseSource.SCENE
+    trainFolder: Path
+    trainFolderStyles: str = ""  # JSON: the names of the cases of the folder that are ticked
+    trainName: str = ""
+    trainPreset: Annotated[str, Choice(list(PRESETS))] = DEFAULT
+    trainSize: Annotated[str, Choice(["64", "128", "256", "512", "1024"])] = "256"  # pixels
+    trainEpochs: Annotated[int, WithinRange(0, 99999)] = 0  # 0: the preset's
+    trainDevice: str = "auto"
+    trainFeatures: Features = Features.AUTO
+    trainWeights: Path
+    trainOutlives: bool = False  # Slicer

@@ -17,7 +17,7 @@ from .models import featureWeights, modelPath, modelsFolder
 from .training_cases import (
     CaseChecks,
     TrainingCase,
-    caseNamesIn,
+    casesIn,
     exportCases,
     requireCases,
     requireLearnable,
@@ -36,8 +36,12 @@ class TrainingCheck:
     """What `check` found."""
 
     problems: tuple[str, ...]  # a sentence for everything that isn't as it should be
-    ready: bool  # whether it would start
-    estimate: Estimate | None  # None where it isn't ready
+    estimate: Estimate | None  # what it would need; None where it can't start
+
+    @property
+    def ready(self) -> bool:
+        """Whether it would start."""
+        return self.estimate is not None
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,11 @@ def check(cases: list[TrainingCase] | Path, options: TrainingOptions, checks: Ca
         preset, pairs, names = _require(cases, options)
         problems = [problem for case in pairs for problem in checks.problems(case, load_anatomy(preset.anatomy))]
     except InputError as error:
-        return TrainingCheck((str(error),), False, None)
+        return TrainingCheck((str(error),), None)
     slices = list(sliceCounts(pairs)) or [preset.slices_per_case] * len(names)
     hasOneStyle = len(options.styles) == 1 and not preset.style_bank
     steps = options.steps or steps_of(preset, slices, options.epochs, hasOneStyle)
-    return TrainingCheck(tuple(problems), True, estimate(preset, options.size, steps, options.device))
+    return TrainingCheck(tuple(problems), estimate(preset, options.size, steps, options.device))
 
 
 def start(cases: list[TrainingCase] | Path, options: TrainingOptions) -> Training:
@@ -105,7 +109,7 @@ def _require(
     preset = load_preset(options.preset)
     pairs = [] if isinstance(cases, Path) else cases
     requireCases(pairs)
-    names = caseNamesIn(cases) if isinstance(cases, Path) else [case.name for case in pairs]
+    names = [one.case_id for one in casesIn(cases)] if isinstance(cases, Path) else [case.name for case in pairs]
     requireLearnable(pairs, names, styleNames(options.styles, pairs), preset)
     _requireOptions(options)
     _requireFree(modelPath(options.name))
@@ -127,11 +131,16 @@ def _requireOptions(options: TrainingOptions) -> None:
         )
 
 
+def isTaken(model: Path) -> bool:
+    """Whether there is such a model already, or a training of it."""
+    return model.exists() or (modelsFolder() / _FOLDER / model.stem).exists()
+
+
 def _requireFree(model: Path) -> None:
     """Raises InputError when a model or a training has that name."""
     if model.exists():
         raise InputError(_("There is a model named '{name}' already: choose another name.").format(name=model.stem))
-    if (modelsFolder() / _FOLDER / model.stem).exists():
+    if isTaken(model):
         text = _("There is a training of '{name}' already: resume it, discard it, or choose another name.")
         raise InputError(text.format(name=model.stem))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 from CTStyleGenCore.anatomy import Anatomy
-from CTStyleGenCore.cases import find_cases
+from CTStyleGenCore.cases import CaseFiles, find_cases
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.presets import Preset
 from CTStyleGenCore.volumes import in_hu, write_volume
@@ -211,9 +211,11 @@ def exportCases(cases: Sequence[TrainingCase], folder: Path, anatomy: Anatomy) -
         write_volume(labels, folder / case.name / "labels.nrrd")
 
 
-def caseNamesIn(folder: Path) -> list[str]:
-    """The names of the cases in a folder on disk. Raises InputError where there are none, or one isn't whole."""
-    return [files.case_id for files in find_cases(folder)]
+def casesIn(folder: Path) -> list[CaseFiles]:
+    """The cases in a folder on disk. Raises InputError where there are none, or one isn't whole."""
+    if folder == Path():
+        raise InputError(_("No folder of cases is chosen: choose one."))
+    return find_cases(folder)
 
 
 def sliceCounts(cases: Sequence[TrainingCase]) -> Iterator[int]:

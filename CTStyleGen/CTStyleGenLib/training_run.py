@@ -4,7 +4,7 @@ The process may outlive the scene, the panel, and Slicer itself. Whoever opens t
 is: at work, paused, done or failed. Nothing that matters is kept in memory.
 
     NAME/training.json   what was asked
-         events.jsonl    what the process told, of all its runs; before each run a line of ours, {"event": "run"}
+         events.jsonl    what the process told, of all its runs; before each run a line of ours
          log.txt         what it wrote besides
          preview.png     a map, the CT that is drawn from it by now, and its real CT
          cases/          the cases, if they came from the scene; for the user alone, and gone with the last step
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from CTStyleGenCore import background
 from CTStyleGenCore.errors import InputError
@@ -34,6 +34,7 @@ from .jobs import Event, JobCanceled, JobError, childEnvironment, corePython, ev
 
 _ASKED, _EVENTS, _LOG, _PREVIEW, _FINISH = "training.json", "events.jsonl", "log.txt", "preview.png", "finish"
 _POLL_SECONDS = 0.1
+_START_SECONDS = 60.0  # for Python to start, on a slow disk
 _END_SECONDS = 10.0  # for a killed process to be gone
 _CURVE_POINTS = 400
 
@@ -46,6 +47,16 @@ class State(enum.Enum):
     PAUSED = "paused"
     DONE = "done"  # the model is there
     FAILED = "failed"  # the message says why, and what to do
+
+    def label(self) -> str:
+        """The state in a word."""
+        return {
+            "running": _("at work"),
+            "stopping": _("ending"),
+            "paused": _("paused"),
+            "done": _("done"),
+            "failed": _("failed"),
+        }[self.value]
 
 
 @dataclass
@@ -129,6 +140,7 @@ class Training:
                 _("{folder} holds no training that can be taken up: remove the folder.").format(folder=self.folder)
             ) from error
         self.state, self.message = State.FAILED, ""
+        self.notice = ""  # what the process had to say about what it was asked for
         self.done, self.total = 0, 0  # steps
         self.secondsLeft: float | None = None  # by the speed so far; None while nothing was measured
         self.curve = LossCurve()
@@ -171,9 +183,7 @@ class Training:
 
     def poll(self) -> bool:
         """Takes notice of what has happened since; returns whether no process is at work."""
-        alive = self._isAlive()  # asked first: what has ended has told everything
-        self._readEvents()
-        if alive:
+        if self._isAlive():
             stopping = (self.folder / background.STOP).exists()
             self.state, self.message = State.STOPPING if stopping else State.RUNNING, ""
             return False
@@ -245,15 +255,14 @@ class Training:
 
     def _run(self, options: Mapping[str, Any], *more: str) -> None:
         """Starts the process, which finds its stdin ended when this one ends."""
-        for flag in (background.STOP, _FINISH):
-            _setFlag(self.folder / flag, False)
+        for left in (background.STOP, background.PROCESS, _FINISH):  # of the run before
+            _setFlag(self.folder / left, False)
         command = [corePython(), "-m", "CTStyleGenCore.background", str(self.folder), "train", *_arguments(options)]
         command += ["--output", str(self.model), "--preview", str(self.folder / _PREVIEW), "--json", *more]
         read, write = os.pipe()  # the end that we write to is never closed: it lives as long as Slicer does
         try:
             with (self.folder / _EVENTS).open("ab") as events, (self.folder / _LOG).open("wb") as log:
-                events.write(b'\n{"event": "run"}\n')  # a killed process may have left half a line
-                events.flush()
+                _tell(events, {"event": "run", "time": time.time()})
                 self._process = subprocess.Popen(
                     command,
                     cwd=self.folder,
@@ -265,6 +274,8 @@ class Training:
                 )
         except OSError as error:
             os.close(write)
+            with (self.folder / _EVENTS).open("ab") as events:
+                _tell(events, {"event": "error", "kind": "failed", "message": str(error)})
             raise JobError(_("The training can't be started: {reason}.").format(reason=error)) from error
         finally:
             os.close(read)
@@ -272,7 +283,10 @@ class Training:
 
     def _finish(self) -> bool:
         """Has the model written with what the checkpoint knows; False when that can't be done."""
-        (self.folder / _FINISH).unlink()
+        try:
+            (self.folder / _FINISH).unlink()
+        except FileNotFoundError:  # another Slicer does it
+            return False
         if not self.checkpoint.is_file():
             return False
         options = {key: value for key, value in self._options.items() if key not in ("epochs", "steps")}
@@ -280,9 +294,17 @@ class Training:
         return True
 
     def _isAlive(self) -> bool:
-        """Whether the process lives; one that this object started may not yet have said so in the folder."""
-        started = self._process is not None and self._process.poll() is None
-        return started or background.is_alive(self.folder)
+        """Whether the process lives; takes in what it has told by now, which is everything if it doesn't."""
+        lives = (self._process is not None and self._process.poll() is None) or background.is_alive(self.folder)
+        self._readEvents()
+        return lives or self._isStarting()
+
+    def _isStarting(self) -> bool:
+        """Whether another Slicer, or another object of this one, has just started a process that has yet to say so."""
+        if self._process is not None or self._last.get("event") != "run":
+            return False
+        said = (self.folder / background.PROCESS).exists()
+        return background.is_alive(self.folder) if said else time.time() - self._last["time"] < _START_SECONDS
 
     def _readEvents(self) -> None:
         """Takes in the lines that were written since the last time, whole ones only."""
@@ -301,6 +323,8 @@ class Training:
             self._last, self.secondsLeft = event, None
         elif kind in ("done", "error"):
             self._last = event
+        elif kind == "notice":
+            self.notice = event["message"]
         elif kind == "checkpoint":
             self.checkpointStep = event["step"]
         elif kind == "progress":
@@ -338,6 +362,12 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
         if value is not None and value is not False:
             arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return arguments
+
+
+def _tell(events: IO[bytes], event: Event) -> None:
+    """Writes an event of our own; a killed process may have left half a line before it."""
+    events.write(b"\n" + json.dumps(event).encode() + b"\n")
+    events.flush()
 
 
 def _setFlag(path: Path, there: bool) -> None:

@@ -1,0 +1,258 @@
+"""The Train panel as the user sees it: cases, what it says before the start, a training watched and found again."""
+
+import contextlib
+import os
+import signal
+import unittest
+from unittest import mock
+
+import CTStyleGenTesting  # noqa: F401 - prepares slicer
+import qt
+import SimpleITK as sitk
+import slicer
+from CTStyleGenTesting import scenes
+from CTStyleGenCore import background
+from CTStyleGenLib import train_panel, training, training_cases
+from CTStyleGenLib.parameters import CaseSource, Features
+from CTStyleGenLib.train_panel import TrainPanel
+from CTStyleGenLib.training_run import State
+from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN, chestCT, chestLabels, chestMasks
+from CTStyleGenTesting.panels import ModuleTestCase, passTimeUntil
+
+STYLE, NAME, SEGMENTATION, CT = range(4)
+
+
+class TrainPanelTestCase(ModuleTestCase):
+    """The open module with the tab Train in front."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.panel = next(panel for panel in self.module.panels if isinstance(panel, TrainPanel))
+        self.addCleanup(self.endAll)
+        self.ui, self.parameters = self.panel.ui, self.panel.parameters
+        startCheck = mock.patch.object(train_panel.setup, "startCheck", side_effect=self.startCheck)
+        startCheck.start()
+        self.addCleanup(startCheck.stop)
+
+    def startCheck(self, onEvent: object) -> object:
+        """No search for devices by a child process, unless a test asks for it."""
+        job = mock.Mock()
+        job.poll.return_value = True
+        return job
+
+    def endAll(self) -> None:
+        for training_ in self.module.logic.trainings():
+            training_.discard()
+        self.panel._listTrainings()
+
+    def addChests(self, count: int = 2) -> list:
+        """Segmentations that were drawn on CTs."""
+        made = []
+        for number in range(count):
+            grid = scenes.grid((5.1, 6.2, 7.5), (-120.5, 33.3 + number, 40.1))
+            volume = scenes.addVolume(chestCT(), grid, f"CT {number}")
+            segmentation = scenes.addSegmentation(chestMasks(), grid, f"Chest {number}")
+            segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+            segmentation.SetNodeReferenceID(segmentation.GetReferenceImageGeometryReferenceRole(), volume.GetID())
+            made.append((volume, segmentation))
+        return made
+
+    def checked(self) -> str:
+        """What the panel says, when it has taken notice of all changes."""
+        passTimeUntil(lambda: not self.panel._checkTimer.active)
+        return self.ui.preflightLabel.text
+
+    def cells(self, column: int) -> list[str]:
+        return [self.ui.casesTable.item(row, column).text() for row in range(self.ui.casesTable.rowCount)]
+
+    def tick(self, row: int, isStyle: bool = True) -> None:
+        self.ui.casesTable.item(row, STYLE).setCheckState(qt.Qt.Checked if isStyle else qt.Qt.Unchecked)
+
+
+class CasesTest(TrainPanelTestCase):
+    def test_begins_empty(self) -> None:
+        self.assertEqual(self.parameters.trainName, "model-1")
+        self.assertEqual(
+            self.checked(), "There are no cases: add pairs of a CT and its segmentation, or choose a folder of cases."
+        )
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertEqual(self.ui.startButton.toolTip, self.ui.preflightLabel.text)
+        self.assertEqual(self.ui.trainingComboBox.currentText, "(none yet)")
+
+    def test_cases_of_the_scene(self) -> None:
+        (volume, _segmentation), (_volume, other) = self.addChests()
+        scenes.addSegmentation(chestMasks(), scenes.grid(), "Alone")
+        self.ui.addAllButton.click()
+        self.assertEqual(self.cells(NAME), ["case-1", "case-2"])
+        self.assertEqual(self.cells(SEGMENTATION), ["Chest 0", "Chest 1"])
+        self.assertEqual(self.cells(CT), ["CT 0", "CT 1"])
+        self.assertRegex(self.checked(), "^No style is chosen: tick the case")
+        self.tick(1)
+        self.assertRegex(self.checked(), r"^Learns in \d+ steps on the processor\.\nExpected: about .* of memory\.")
+        self.assertTrue(self.ui.startButton.enabled)
+        self.tick(1, False)
+        self.assertFalse(training_cases.isStyle(other))
+        self.ui.casesTable.item(1, NAME).setText("clinic A")
+        self.assertEqual(training_cases.casesInScene()[1].name, "clinic A")
+        self.ui.casesTable.item(1, NAME).setText("a/b")
+        self.assertRegex(self.checked(), "^The case name 'a/b' is not possible")
+        slicer.mrmlScene.RemoveNode(volume)
+        self.checked()
+        passTimeUntil(lambda: self.cells(CT)[0] == "(deleted)")
+        self.ui.casesTable.selectRow(0)
+        self.ui.removeButton.click()
+        self.assertEqual(self.cells(NAME), ["a/b"])
+
+    def test_one_pair_at_a_time(self) -> None:
+        ((volume, segmentation),) = self.addChests(1)
+        self.ui.segmentationSelector.setCurrentNode(segmentation)
+        self.assertIs(self.ui.ctSelector.currentNode(), volume)
+        self.ui.addButton.click()
+        self.assertEqual(self.cells(NAME), ["case-1"])
+        self.assertRegex(self.checked(), "^No style is chosen")
+        self.tick(0)
+        self.assertRegex(self.checked(), "^'case-1' is the only case")
+
+    def test_segments_that_nobody_knows(self) -> None:
+        (_volume, segmentation), _other = self.addChests()
+        segmentation.GetSegmentation().AddEmptySegment("Catheter", "Catheter")
+        self.ui.addAllButton.click()
+        self.tick(0)
+        self.assertRegex(self.checked(), "\ncase-1: The segment 'Catheter' is left out")
+
+    def test_cases_of_a_folder(self) -> None:
+        self.parameters.trainSource = CaseSource.FOLDER
+        self.assertEqual(self.checked(), "No folder of cases is chosen: choose one.")
+        for name in ("A", "B"):
+            case = self.elsewhere / name
+            case.mkdir()
+            sitk.WriteImage(sitk.GetImageFromArray(chestCT()), str(case / "ct.nrrd"))
+            sitk.WriteImage(sitk.GetImageFromArray(chestLabels()), str(case / "labels.nrrd"))
+        self.parameters.trainFolder = self.elsewhere
+        self.assertEqual((self.cells(NAME), self.cells(CT)), (["A", "B"], ["ct.nrrd"] * 2))
+        self.assertFalse(self.ui.addButton.isVisibleTo(self.panel.widget))
+        self.tick(0)
+        self.tick(1)
+        self.tick(1, False)
+        self.assertRegex(self.checked(), "^Learns in 200 steps")
+        self.assertEqual(self.panel.options.styles, ["A"])
+
+    def test_options(self) -> None:
+        self.parameters.trainPreset = "styles"
+        self.assertRegex(self.ui.presetHintLabel.text, "^All looks in one model")
+        for features, expected in (
+            (Features.RANDOM, ("random", False)),
+            (Features.DOWNLOAD, ("vgg19", True)),
+            (Features.AUTO, ("auto", False)),
+        ):
+            self.parameters.trainFeatures = features
+            self.assertEqual((self.panel.options.features, self.panel.options.download), expected)
+        self.assertFalse(self.ui.weightsPathLineEdit.isVisibleTo(self.panel.widget))
+        self.parameters.trainFeatures = Features.FILE
+        self.parameters.trainWeights = self.elsewhere / "vgg19.pth"
+        self.assertTrue(self.ui.weightsPathLineEdit.isVisibleTo(self.panel.widget))
+        self.addChests()
+        self.ui.addAllButton.click()
+        self.assertRegex(self.checked(), "^The feature weights .*vgg19.pth don't exist")
+
+    def test_devices(self) -> None:
+        self.addChests()
+        self.ui.addAllButton.click()
+        self.tick(0)
+        card = {"name": "cuda:0", "title": "Some GPU", "memory_bytes": 1_000_000_000, "works": True}
+        self.panel._onDeviceEvent({"event": "devices", "devices": [{"name": "cpu", "title": "CPU, 2 threads"}, card]})
+        titles = [self.ui.deviceComboBox.itemText(index) for index in range(self.ui.deviceComboBox.count)]
+        self.assertEqual(titles, ["Automatic", "CPU, 2 threads", "Some GPU, 1 GB"])
+        self.assertRegex(self.checked(), r"on Some GPU\.(.|\n)*nothing like it has been measured before\.")
+        self.parameters.trainSize = "512"
+        self.assertRegex(self.checked(), "more memory than the device has: choose a smaller size")
+        self.panel._onDevice(1)
+        self.assertEqual(self.parameters.trainDevice, "cpu")
+        self.assertRegex(self.checked(), r"on CPU, 2 threads\.\nExpected: about \d")
+
+
+@unittest.skipUnless(CAN_TRAIN, CANT_TRAIN)
+class RunTest(TrainPanelTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        often = mock.patch.object(training, "_CHECKPOINT_SECONDS", 0.2)
+        often.start()
+        self.addCleanup(often.stop)
+
+    def assertShown(self, words: str) -> None:
+        with contextlib.suppress(AssertionError):
+            passTimeUntil(lambda: words in self.ui.statusLabel.text, 180)
+        self.assertIn(words, self.ui.statusLabel.text)
+
+    def test_a_training(self) -> None:
+        """Begun, watched while the scene is closed, killed, resumed, found by another panel, ended early, and used."""
+        self.addChests()
+        self.ui.addAllButton.click()
+        self.tick(0)
+        self.parameters.trainPreset, self.parameters.trainSize = "quick", "64"
+        self.parameters.trainFeatures, self.parameters.trainEpochs = Features.RANDOM, 99999
+        self.parameters.trainDevice = "cpu"
+        self.checked()
+        self.ui.startButton.click()
+        self.assertEqual(self.ui.trainingComboBox.currentText, "model-1 (at work)")
+        self.assertEqual(self.parameters.trainName, "model-2")
+        self.assertRegex(self.ui.statusLabel.text, "^Starting")
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertRegex(self.checked(), "^A training is at work")
+        slicer.mrmlScene.Clear(False)
+        self.parameters = self.panel.parameters
+        self.assertShown(" of 399996, ")
+        self.assertRegex(
+            self.ui.statusLabel.text, r"^Step \d+ of 399996, .* left\nLosses, of what they began with: .*%"
+        )
+        run = self.panel.selectedTraining
+        passTimeUntil(lambda: self.ui.previewLabel.isVisibleTo(self.panel.widget), 180)
+        self.ui.curvesButton.click()
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode"), 5)
+
+        os.killpg(background.process_group(run.folder), signal.SIGKILL)
+        self.assertShown("The training ended unexpectedly")
+        self.assertEqual(self.ui.trainingComboBox.currentText, "model-1 (failed)")
+        self.assertEqual(self.ui.pauseButton.text, "Resume")
+        self.ui.pauseButton.click()
+        self.assertEqual(self.ui.pauseButton.text, "Pause")
+
+        self.panel = TrainPanel(self.module.logic)  # as in another Slicer
+        self.ui = self.panel.ui
+        self.addCleanup(self.panel.cleanup)
+        self.assertEqual(self.ui.trainingComboBox.currentText, "model-1 (at work)")
+        self.assertFalse(self.ui.goesOnCheckBox.checked)
+        self.ui.goesOnCheckBox.click()
+        self.assertTrue(run.outlives)
+        self.assertShown(" of 399996, ")
+        self.ui.stopButton.click()
+        self.assertRegex(self.ui.statusLabel.text, "^Ends after the step")
+        self.assertShown("The model model-1.ctstyle is ready.")
+        self.assertEqual(self.panel.selectedTraining.state, State.DONE)
+        self.assertTrue((self.folder / "model-1.ctstyle").is_file())
+        self.assertFalse(self.ui.pauseButton.enabled or self.ui.stopButton.enabled)
+        self.assertFalse(background.is_alive(run.folder))
+
+        self.panel.setParameterNode(self.module.logic.getParameterNode())
+        self.ui.discardButton.click()
+        self.assertEqual(self.ui.trainingComboBox.currentText, "(none yet)")
+        self.assertEqual(self.names(), ["model-1.ctstyle", "training"])
+        self.module.ui.panelTabs.setCurrentIndex(0)
+        self.module.panels[0].shown()
+        self.assertEqual(self.module.panels[0].ui.modelComboBox.currentText, "model-1")
+
+
+@unittest.skipUnless(CAN_TRAIN, CANT_TRAIN)
+class DevicesTest(ModuleTestCase):
+    def test_the_child_process_finds_devices(self) -> None:
+        index = next(i for i, panel in enumerate(self.module.panels) if isinstance(panel, TrainPanel))
+        panel = self.module.panels[index]
+        self.addCleanup(self.module.ui.panelTabs.setCurrentIndex, 0)
+        self.module.ui.panelTabs.setCurrentIndex(index)
+        passTimeUntil(lambda: panel._devices, 120)
+        self.assertRegex(panel.ui.deviceComboBox.itemText(1), r"^CPU, \d+ threads$")
+        passTimeUntil(lambda: panel._deviceJob is None)
+
+
+if __name__ == "__main__":
+    unittest.main()
