@@ -34,6 +34,7 @@ class ModelsPanel(Panel):
         super().__init__("ModelsPanel.ui", logic)
         self.title = _("Models")
         self._models: list[StoredModel] = []  # the rows of the table
+        self._weights: Path | None = None  # of the VGG
         self._libraries = setup.libraries([])
         self._job: Job | None = None
         self._onDone: Callable[[], None]  # called when the job has ended
@@ -156,7 +157,12 @@ class ModelsPanel(Panel):
             self._showLibraries()
 
         show()
-        self.run(lambda onEvent: setup.startCheck(told), onFailed=lambda error: show(hasEnded=True))
+        self.run(lambda onEvent: setup.startCheck(told), self._fold, lambda error: show(hasEnded=True))
+
+    def _fold(self) -> None:
+        """Folds the set-up when a check finds nothing to do there."""
+        isComplete = self._weights and all(library.state is State.READY for library in self._libraries)
+        self.ui.setUpCollapsibleButton.collapsed = bool(isComplete)
 
     def onInstallTorch(self) -> None:
         """PyTorch and torchvision together, since each version of one needs a version of the other."""
@@ -283,9 +289,10 @@ class ModelsPanel(Panel):
         """Shows what is in the models folder now; ``select``, or what was selected, is selected."""
         selected = self.selectedModel()
         wanted = select or (selected.path if selected else None)
-        self._models = []
+        self._models, self._weights = [], None
+        self.ui.storageLabel.text = ""
         with _shown():
-            self._models = models.storedModels()
+            self._models, self._weights = models.storedModels(), models.featureWeights()
             self._showStorage()
         self._showTable([model.path for model in self._models].index(wanted) if wanted in self._paths() else 0)
         self._showLibraries()
@@ -335,21 +342,18 @@ class ModelsPanel(Panel):
         title = _("Set-up: {name} needs attention").format(name=problems[0].title) if problems else _("Set-up")
         if all(library.state is State.READY for library in self._libraries):
             title = _("Set-up: complete")
-            self.ui.setUpCollapsibleButton.collapsed = models.featureWeights() is not None
         self.ui.setUpCollapsibleButton.text = title
-        self._enableButtons()
-
-    def _showStorage(self) -> None:
-        folder, weights = models.modelsFolder(), models.featureWeights()
-        self.ui.weightsStateLabel.text = "✓" if weights else "-"
-        if weights:
-            text = _("VGG-19 weights: {name}").format(name=weights.name)
+        self.ui.weightsStateLabel.text = "✓" if self._weights else "-"
+        if self._weights:
+            text = _("VGG-19 weights: {name}").format(name=self._weights.name)
         else:
             text = _("No VGG-19 weights: training measures style with fixed random filters (optional)")
         self.ui.weightsLabel.text = text
-        self.ui.downloadWeightsButton.visible = weights is None
+        self._enableButtons()
+
+    def _showStorage(self) -> None:
         self.ui.storageLabel.text = _("{folder}\nModels: {models} MB. VGG weights: {weights} MB.").format(
-            folder=folder,
+            folder=models.modelsFolder(),
             models=f"{sum(model.sizeBytes for model in self._models) / _MB:.1f}",
             weights=f"{models.sizeOf(models.weightsFolder()) / _MB:.1f}",
         )
@@ -370,7 +374,8 @@ class ModelsPanel(Panel):
         self.ui.checkButton.enabled = isIdle
         for button in (self.ui.downloadWeightsButton, self.ui.weightsFileButton):
             button.enabled = isIdle and canCompute
-        self.ui.removeWeightsButton.enabled = isIdle and "✓" in self.ui.weightsStateLabel.text
+        self.ui.removeWeightsButton.enabled = isIdle and self._weights is not None
+        self.ui.downloadWeightsButton.visible = self._weights is None
         self.ui.progressBar.visible = self.ui.cancelButton.visible = not isIdle
         isUsable = model is not None and model.card is not None
         for button in (self.ui.useButton, self.ui.exportButton):

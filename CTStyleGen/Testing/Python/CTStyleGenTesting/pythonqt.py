@@ -13,7 +13,7 @@ import shiboken6
 from PySide6 import QtCore, QtGui, QtWidgets
 
 slotErrors: list[BaseException] = []  # what slots raised: Qt can't pass it on to whoever caused the signal
-_FIRST_ONLY = ("getOpenFileName", "getOpenFileNames", "getSaveFileName")  # PySide6 adds the chosen filter
+_FIRST_ONLY = ("getOpenFileName", "getOpenFileNames", "getSaveFileName", "getText")  # PySide6 adds more
 _PROPERTY_KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
