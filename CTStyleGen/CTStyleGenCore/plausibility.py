@@ -155,12 +155,12 @@ class Plausibility:
         count = len(self._anatomy.organs)
         contact = np.zeros((count, count))
         _, row_mm, column_mm = self._spacing
-        for axis, length in ((1, column_mm), (2, row_mm)):
-            lines = np.moveaxis(labels, axis, 0).astype(np.intp)
-            pairs = np.bincount((lines[1:] * count + lines[:-1]).ravel(), minlength=count**2).reshape(count, count)
-            np.fill_diagonal(pairs, 0)
-            contact += (pairs + pairs.T) * length
-            contact += np.diag(np.bincount(lines[[0, -1]].ravel(), minlength=count)) * length
+        for one in labels:
+            for lines, length in ((one.astype(np.intp), column_mm), (one.T.astype(np.intp), row_mm)):
+                pairs = np.bincount((lines[1:] * count + lines[:-1]).ravel(), minlength=count**2).reshape(count, count)
+                np.fill_diagonal(pairs, 0)
+                contact += (pairs + pairs.T) * length
+                contact += np.diag(np.bincount(lines[[0, -1]].ravel(), minlength=count)) * length
         return contact
 
     def _wrong_contacts(self, contact: np.ndarray) -> list[str]:

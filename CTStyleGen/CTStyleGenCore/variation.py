@@ -28,6 +28,7 @@ LARGEST_MM = 50.0
 _SMOOTH_MM = (60.0, 25.0)  # the widths of random deformations: build, and shape
 _SHARES = (1.0, 0.5)  # how much they move
 _SYMMETRY = 0.6  # how much of the left side's deformation the right side takes part in, and the other way round
+_LENGTHWISE = 0.5  # how much of it goes through the slices: levels stay what they are
 _REACH_MM = 18.0  # how far from an organ's surface its neighbors give way
 _ROUNDING_MM = 5.0  # takes the edges out of fields around organs
 _STIFF = 0.15  # how much of its neighbors' motion bone takes part in
@@ -177,6 +178,7 @@ class Variations:
         for sigma_mm, share in zip(_SMOOTH_MM, _SHARES, strict=True):
             field = smoothed(rng.standard_normal(velocity.shape), self.grid, sigma_mm)
             field += _SYMMETRY * field[:, :, ::-1] * (-1, 1, 1)
+            field[..., 2] *= _LENGTHWISE
             velocity += share * field / _rms(field[self._body])
         velocity -= velocity[self._body].mean(0)
         return _Velocity(self._possible(velocity), self._body)
