@@ -13,6 +13,7 @@ from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
 from CTStyleGenLib.models_panel import ModelsPanel
 from CTStyleGenLib.panel import Panel
 from CTStyleGenLib.parameters import CTStyleGenParameterNode
+from CTStyleGenLib.sample_data import registerSampleData
 from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_cases import CaseChecks, Given, casesFrom
 from CTStyleGenLib.training_run import Training
@@ -45,6 +46,7 @@ class CTStyleGen(ScriptedLoadableModule):
             'The method is that of A. Krishna and K. Mueller, "Medical (CT) Image Generation with Style". '
             "For research use only."
         )
+        slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

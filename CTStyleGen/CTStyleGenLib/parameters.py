@@ -63,9 +63,43 @@ class Features(enum.Enum):
         }[self.value]
 
 
+class VaryWay(enum.Enum):
+    """How anatomy is varied; the other ways of `CTStyleGenCore.variation` need other patients."""
+
+    MIXED = "mixed"
+    DEFORM = "deform"
+    ORGANS = "organs"
+
+    def label(self) -> str:
+        """The text of the choice in the panel."""
+        return {"mixed": _("Either"), "deform": _("As a whole"), "organs": _("Organ by organ")}[self.value]
+
+
+class ExportCases(enum.Enum):
+    """What a training set is made of."""
+
+    SEGMENTATION = "segmentation"
+    FOLDER = "folder"
+
+    def label(self) -> str:
+        """The text of the choice in the panel."""
+        return {"segmentation": _("The segmentation above"), "folder": _("A folder of cases")}[self.value]
+
+
+class ExportLook(enum.Enum):
+    """The look of a training set's images."""
+
+    TURNS = "turns"
+    CHOSEN = "chosen"
+
+    def label(self) -> str:
+        """The text of the choice in the panel."""
+        return {"turns": _("The model's styles in turn"), "chosen": _("As chosen for the organs")}[self.value]
+
+
 @parameterNodeWrapper
 class CTStyleGenParameterNode:
-    """The parameters of all panels; the names of those of Train and Models start so."""
+    """The parameters of all panels; the names of those of Vary, Export, Train and Models start so."""
 
     # Generate
     segmentation: vtkMRMLSegmentationNode
@@ -81,6 +115,23 @@ class CTStyleGenParameterNode:
     output: vtkMRMLScalarVolumeNode  # none: a new volume
     device: Device = Device.AUTO
     fade: Annotated[float, WithinRange(0, 100)] = 100.0  # percent of the synthetic CT over the reference
+
+    # Generate, Vary
+    varyAmount: Annotated[float, WithinRange(0, 50)] = 5.0  # mm, root mean square
+    varyCount: Annotated[int, WithinRange(1, 100)] = 3
+    varySeed: Annotated[int, WithinRange(0, 999999)] = 0
+    varyWay: VaryWay = VaryWay.MIXED
+
+    # Generate, Export
+    exportCases: ExportCases = ExportCases.SEGMENTATION
+    exportCasesFolder: Path
+    exportFolder: Path  # in which the data set's folder is made
+    exportName: str = "Dataset501_Synthetic"  # of the data set's folder
+    exportPerCase: Annotated[int, WithinRange(1, 9999)] = 20  # images
+    exportAmount: Annotated[float, WithinRange(0, 50)] = 6.0  # mm, at most
+    exportLook: ExportLook = ExportLook.TURNS
+    exportSeed: Annotated[int, WithinRange(0, 999999)] = 0
+    exportDicom: bool = False
 
     # Train; the cases of the scene are kept at their segmentations (training_cases)
     trainSource: CaseSource = CaseSource.SCENE
