@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenLib import expansion, synthesis, training, variation
 from CTStyleGenLib.generate_panel import GeneratePanel
 from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
@@ -285,7 +286,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         cases: str | Path | None = None,
         widen: float = 0.2,
         organs: Mapping[str, str | None] | None = None,
-        anatomy: str | Path = "thorax",
+        anatomy: str | Path | Anatomy = "thorax",
         wait: bool = True,
     ) -> Any:
         """New segmentations that could be other people's: ``count`` nodes beside the reference, shown as outlines.
@@ -293,7 +294,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         All segments move together and keep their names, colors and terminology. ``amount``: how far, in mm, root mean
         square; 0 gives copies. ``way``: deform, organs, interpolate, shape, or mixed; interpolate and shape need
         ``cases``, a folder of other patients. Areas and places of organs stay within theirs, widened by the share
-        ``widen``. ``organs``: as of `synthesize`. ``anatomy``: the organ table, by name or file.
+        ``widen``. ``organs``: as of `synthesize`. ``anatomy``: the organ table, or its name or file.
 
         Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after those
         before it. Raises as `synthesize`.

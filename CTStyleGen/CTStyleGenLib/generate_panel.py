@@ -15,8 +15,10 @@ from CTStyleGenCore.model_file import SUFFIX, read_card
 from slicer.i18n import tr as _
 
 from .conditioning import LEFT_OUT, ORGAN_TAG, Organs, chosenOrgan, referenceOf
+from .export_section import ExportSection
 from .geometry import sliceCount, sliceInView
-from .job_queue import QueuedJob, State
+from .job_bar import JobBar
+from .job_queue import QueuedJob, State, jobQueue
 from .jobs import JobError
 from .live import Live
 from .models import StoredModel, modelsFolder, storedModels
@@ -26,11 +28,13 @@ from .panel import Panel
 from .parameters import Device, SliceChoice
 from .speed import expectedSeconds, inWords
 from .synthesis import CheckResult, Wish, pythonCall
+from .vary_section import VarySection
 
 _REST_MS = 300  # after a change, before it is checked
 _PAINTING_REST_MS = 1500  # after a stroke of the brush: the check takes some tenths of a second
 _EDITOR_TAG = "CTStyleGen"
 _EDITS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SegmentsOrderModified")
+_NOT_OF_A_RUN = ("fade", "output", "vary", "export", "train")  # parameters that a check needs not heed
 _RED = "vtkMRMLSliceNodeRed"
 
 
@@ -40,7 +44,6 @@ class GeneratePanel(Panel):
     def __init__(self, logic: Any) -> None:
         super().__init__("GeneratePanel.ui", logic)
         self.title = _("Generate")
-        self._jobs: list[QueuedJob] = []  # of this panel, waiting or running
         self._live: Live | None = None
         self._models: list[Path] = []  # in the combo box
         self._noticed: object = None  # the parameters that were checked last
@@ -50,11 +53,15 @@ class GeneratePanel(Panel):
         self._checkTimer.singleShot = True
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
-        self.ui.progressBar.hide()
+        self._runs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} slices"))
+        vary, export = VarySection(logic, self._checkSoon), ExportSection(logic, self._checkSoon)
+        self._sections = (vary, export)
+        layout = self.widget.layout()
+        layout.insertWidget(layout.indexOf(self.ui.organsSection), vary.widget)
+        layout.insertWidget(layout.indexOf(self.ui.showSection) + 1, export.widget)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModel)
         self.ui.modelFileButton.connect("clicked(bool)", self._onModelFile)
         self.ui.generateButton.connect("clicked(bool)", self._onGenerate)
-        self.ui.cancelButton.connect("clicked(bool)", self._onCancel)
         self.ui.copyButton.connect("clicked(bool)", self._onCopy)
         self.ui.liveCheckBox.connect("toggled(bool)", self._onLive)
         self.ui.editorSection.connect("contentsCollapsed(bool)", self._updateEditor)
@@ -71,6 +78,8 @@ class GeneratePanel(Panel):
             if not parameterNode.model.is_file() and stored:
                 parameterNode.model = stored[0].path
         super().setParameterNode(parameterNode)
+        for section in self._sections:
+            section.setParameterNode(parameterNode)
         self._follow(parameterNode.segmentation if parameterNode else None)
         if not parameterNode:
             self._checkTimer.stop()
@@ -95,8 +104,9 @@ class GeneratePanel(Panel):
         """Nothing may come back here any more."""
         self._checkTimer.stop()
         self._stopLive()
-        for job in self._jobs:
-            job.onEvent = job.onEnd = _nothing
+        self._runs.close()
+        for section in self._sections:
+            section.cleanup()
         self.ui.segmentEditor.setActiveEffect(None)
         super().cleanup()
 
@@ -163,10 +173,10 @@ class GeneratePanel(Panel):
         self._showModel()
         self._updateEditor()
         self._fade()
-        asked = [(name, chosen.getValue(name)) for name in chosen.allParameters if name not in ("fade", "output")]
+        asked = [(name, chosen.getValue(name)) for name in chosen.allParameters if not name.startswith(_NOT_OF_A_RUN)]
         if asked != self._noticed:
             self._noticed = asked
-            self._checkTimer.start(_REST_MS)
+            self._checkSoon()
 
     def check(self) -> None:
         """Says what a click on Generate will do, and shows what becomes of each segment."""
@@ -198,6 +208,11 @@ class GeneratePanel(Panel):
             with slicer.util.tryWithErrorDisplay(_("Live can't go on.")):
                 self._live.change(self._liveWish())
 
+    def _checkSoon(self) -> None:
+        """Checks after a rest, as more may change."""
+        if self.parameters:
+            self._checkTimer.start(_REST_MS)
+
     def _preflight(self, result: CheckResult) -> str:
         """What a click will do."""
         chosen = self.parameters
@@ -218,7 +233,7 @@ class GeneratePanel(Panel):
             Device.CUDA: _("on the graphics card"),
         }[chosen.device]
         lines = [_("{what} {where}, in about {time}.").format(what=what, where=where, time=time), *result.problems]
-        if self._jobs:
+        if len(jobQueue()):
             lines.insert(1, _("It waits until the run before it has ended."))
         return "\n".join(lines)
 
@@ -274,7 +289,7 @@ class GeneratePanel(Panel):
     def _onEdit(self, caller: Any, event: str) -> None:
         isView = caller.IsA("vtkMRMLSliceNode")
         if self.parameters and not (isView and self.parameters.slices is not SliceChoice.CURRENT):
-            self._checkTimer.start(_REST_MS)
+            self._checkSoon()
 
     def _onPainted(self, caller: Any, event: str) -> None:
         if self.parameters:
@@ -325,23 +340,12 @@ class GeneratePanel(Panel):
                 asSequence=chosen.asSequence,
                 wait=False,
             )
-            job.onEvent = lambda event: self._showProgress()
-            job.onEnd = self._ender(reference)
-            self._jobs.append(job)
-        self._showProgress()
+            self._runs.add(job, self._ender(reference))
         self.check()
-
-    def _onCancel(self) -> None:
-        """Cancels the run at work; the next one in the queue begins."""
-        if self._jobs:
-            self._jobs[0].cancel()
 
     def _ender(self, reference: Any) -> Callable[[QueuedJob], None]:
         def end(job: QueuedJob) -> None:
-            self._jobs.remove(job)
-            self._showProgress()
-            if self.parameters:
-                self._checkTimer.start(_REST_MS)
+            self._checkSoon()
             if job.state is State.DONE:
                 result = job.result[0] if isinstance(job.result, list) else job.result
                 self._show(reference, result)
@@ -349,19 +353,6 @@ class GeneratePanel(Panel):
                 slicer.util.errorDisplay(_("No CT was made. {reason}").format(reason=job.error))
 
         return end
-
-    def _showProgress(self) -> None:
-        """Shows how far the run at work is, and what waits."""
-        self.ui.progressBar.visible = self.ui.cancelButton.enabled = bool(self._jobs)
-        if not self._jobs:
-            return
-        job = self._jobs[0]
-        self.ui.progressBar.maximum = job.total  # 0 before the first slice: the bar says that it is at work
-        self.ui.progressBar.value = job.done
-        text = _("{done} of {total} slices").format(done=job.done, total=job.total) if job.total else _("Starting ...")
-        if len(self._jobs) > 1:
-            text = _("{text}, {count} more waiting").format(text=text, count=len(self._jobs) - 1)
-        self.ui.progressBar.format = text
 
     def _onCopy(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was copied.")):
@@ -442,7 +433,3 @@ def _editorNode() -> Any:
         node.SetSingletonTag(_EDITOR_TAG)
         node = slicer.mrmlScene.AddNode(node)
     return node
-
-
-def _nothing(told: object) -> None:
-    """Hears no more of a job."""

@@ -5,6 +5,7 @@ knows say what is plausible (`CTStyleGenCore.variation`).
 """
 
 import csv
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
-from CTStyleGenCore.anatomy import load_anatomy
+from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.volumes import read_image, same_grid, write_volume
 from slicer.i18n import tr as _
@@ -42,7 +43,7 @@ class VariationOptions:
     cases: str | Path | None = None  # a folder of other patients' cases
     widen: float = 0.2
     organs: Organs | None = None  # of segments that aren't recognized, as in `Wish`
-    anatomy: str | Path = "thorax"  # organ table, by name or file
+    anatomy: str | Path | Anatomy = "thorax"  # organ table, or its name or file
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ class VariationJob(QueuedJob):
         """Takes in the nodes as they are now. Raises InputError for what can't work."""
         super().__init__()
         reference = referenceVolumeNode or referenceOf(segmentationNode)
-        anatomy = load_anatomy(options.anatomy)
-        labels = conditioningFromSegmentation(segmentationNode, reference, anatomy, options.organs).labels
+        told = options.anatomy
+        self._anatomy = told if isinstance(told, Anatomy) else load_anatomy(told)
+        labels = conditioningFromSegmentation(segmentationNode, reference, self._anatomy, options.organs).labels
         self._options, self._name = options, segmentationNode.GetName()
         self._place = Place(segmentationNode, reference)
         self._labels = self._place.image(labels)
@@ -91,8 +93,8 @@ class VariationJob(QueuedJob):
         arguments += ["--way", options.way, "--widen", str(options.widen)]
         if options.cases:
             arguments += ["--cases", str(Path(options.cases).absolute())]
-        isFile = Path(options.anatomy).suffix.lower() == ".json"
-        arguments += ["--anatomy", str(Path(options.anatomy).absolute() if isFile else options.anatomy)]
+        (folder / "anatomy.json").write_text(json.dumps(self._anatomy.to_json()), encoding="utf-8")
+        arguments += ["--anatomy", str(folder / "anatomy.json")]
         return Job(arguments, folder, self._note)
 
     def _finish(self, done: Event) -> "list[slicer.vtkMRMLSegmentationNode]":

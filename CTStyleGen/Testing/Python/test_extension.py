@@ -165,7 +165,8 @@ class FormsTest(unittest.TestCase):
                 self.assertLessEqual(selectors, connected)
 
     def test_every_widget_in_code_is_in_its_form(self) -> None:
-        for code in (MODULE_FOLDER / "CTStyleGenLib").glob("*_panel.py"):
+        library = MODULE_FOLDER / "CTStyleGenLib"
+        for code in (*library.glob("*_panel.py"), *library.glob("*_section.py")):
             text = code.read_text(encoding="utf-8")
             form = self.forms[UI_FOLDER / re.search(r'"(\w+\.ui)"', text)[1]]
             with self.subTest(code.name):

@@ -11,7 +11,8 @@ import numpy as np
 import qt
 import slicer
 from CTStyleGenTesting import chest, scenes
-from CTStyleGenLib.parameters import Device, SliceChoice
+from CTStyleGenLib.conditioning import chosenOrgan
+from CTStyleGenLib.parameters import Device, ExportCases, ExportLook, SliceChoice, VaryWay
 from CTStyleGenTesting.chest import SHAPE, chestMasks, tinyModel
 from CTStyleGenTesting.model_files import writeModel
 from CTStyleGenTesting.panels import (
@@ -254,7 +255,7 @@ class RunTest(PanelTestCase):
         self.assertIn("waits", self.checked())
         self.ui.generateButton.click()
         self.assertRegex(self.ui.progressBar.format, "1 more waiting$")
-        passTimeUntil(lambda: not self.panel._jobs)
+        passTimeUntil(lambda: not self.panel._runs.jobs, 300)
         first, second = (slicer.util.getNode(f"Chest synthetic CT{suffix}") for suffix in ("", "_1"))
         self.assertEqual([node.GetAttribute("CTStyleGen.Seed") for node in (first, second)], ["0", "3"])
         view = compositeNode()
@@ -274,7 +275,7 @@ class RunTest(PanelTestCase):
         slicer.mrmlScene.RemoveNode(self.volume)
         slicer.mrmlScene.RemoveNode(self.segmentation)
         closeModule()
-        passTimeUntil(lambda: not self.panel._jobs)
+        passTimeUntil(lambda: not self.panel._runs.jobs, 300)
         node = slicer.util.getNode("Chest synthetic CT")
         self.assertEqual(slicer.util.arrayFromVolume(node).shape, SHAPE)
         self.assertIsNone(node.GetNodeReference("CTStyleGen.sourceVolume"))
@@ -284,13 +285,13 @@ class RunTest(PanelTestCase):
         self.ui.generateButton.click()
         passTime(0.3)
         self.ui.cancelButton.click()
-        self.assertEqual(self.panel._jobs, [])
+        self.assertEqual(self.panel._runs.jobs, [])
         damaged = self.model.read_bytes()[:-1] + b"\0"
         (self.folder / "tiny.ctstyle").write_bytes(damaged)
         with mock.patch("CTStyleGenLib.jobs.coreCommand", lambda: [sys.executable, "-c", "raise SystemExit('Oh.')"]):
             self.ui.generateButton.click()
             with mock.patch.object(slicer.util, "errorDisplay") as display:
-                passTimeUntil(lambda: not self.panel._jobs)
+                passTimeUntil(lambda: not self.panel._runs.jobs, 300)
         self.assertIn("Oh.", display.call_args.args[0])
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [self.volume])
 
@@ -308,6 +309,161 @@ class RunTest(PanelTestCase):
         passTimeUntil(lambda: not self.ui.liveCheckBox.checked)
         self.assertIn("deleted", self.ui.liveStatusLabel.text)
         self.assertIsNone(self.panel._live)
+
+
+class VarySectionTest(PanelTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.vary = self.panel._sections[0]
+        self.parameters.varyCount, self.parameters.varyAmount = 2, 3.0
+        self.parameters.varyWay = VaryWay.DEFORM
+
+    def varied(self) -> list[slicer.vtkMRMLSegmentationNode]:
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        return [node for node in nodes if node.GetAttribute("CTStyleGen.Variation")]
+
+    def test_is_closed_at_first(self) -> None:
+        for section in (self.vary.ui.varySection, self.panel._sections[1].ui.exportSection):
+            self.assertTrue(section.collapsed)
+        self.vary.ui.varySection.collapsed = False
+        self.assertFalse(self.vary.ui.progressBar.isVisibleTo(self.vary.widget))
+
+    def test_outlines_and_then_a_choice(self) -> None:
+        self.parameters.varySeed = 4
+        self.vary.ui.varyButton.click()
+        self.assertTrue(self.vary.ui.cancelButton.enabled)
+        self.parameters.segmentation = None  # no longer of this job
+        passTimeUntil(lambda: not self.vary._jobs.jobs)
+        nodes = self.varied()
+        self.assertEqual([node.GetName() for node in nodes], [f"Chest varied {n} (synthetic)" for n in (1, 2)])
+        self.assertEqual({node.GetAttribute("CTStyleGen.Seed") for node in nodes}, {"4"})
+        self.assertIn("Made 2", self.vary.ui.statusLabel.text)
+        for shown in (True, False):
+            self.vary.ui.outlinesCheckBox.checked = shown
+            self.assertEqual([bool(node.GetDisplayNode().GetVisibility()) for node in nodes], [shown] * 2)
+        self.assertTrue(self.segmentation.GetDisplayNode().GetVisibility())
+        self.parameters.segmentation = nodes[0]
+        self.assertTrue(self.checked().startswith("Makes 4 slices on"))
+        self.assertIs(self.panel.reference, self.volume)
+
+    def test_organs_that_were_chosen(self) -> None:
+        """A segment that no table knows is the organ that the user chose for it."""
+        segmentation = self.segmentation.GetSegmentation()
+        for segmentId in segmentation.GetSegmentIDs():
+            segment = segmentation.GetSegment(segmentId)
+            segment.SetTag("CTStyleGen.Organ", {"body": "body", "lung": "lungs"}.get(segment.GetName(), "-"))
+            segment.SetName(f"x {segmentId}")
+        self.parameters.varyCount = 1
+        self.vary.ui.varyButton.click()
+        passTimeUntil(lambda: not self.vary._jobs.jobs)
+        varied = self.varied()[0].GetSegmentation()
+        organs = [chosenOrgan(varied.GetSegment(segmentId)) for segmentId in varied.GetSegmentIDs()]
+        self.assertEqual(organs, ["body", "lungs", "-"])
+
+    def test_what_is_missing(self) -> None:
+        role = self.segmentation.GetReferenceImageGeometryReferenceRole()
+        self.segmentation.RemoveNodeReferenceIDs(role)
+        self.parameters.varySeed = 1
+        self.assertFalse(self.vary.ui.varyButton.enabled)
+        self.assertIn("'Chest' was drawn on no volume", self.vary.ui.statusLabel.text)
+        self.parameters.referenceVolume = self.volume
+        self.assertTrue(self.vary.ui.varyButton.enabled)
+        self.parameters.segmentation = None
+        self.assertEqual(self.vary.ui.varyButton.toolTip, "Choose a segmentation.")
+
+    def test_cancel_failure_and_closed_scene(self) -> None:
+        self.vary.ui.varyButton.click()
+        passTime(0.2)
+        self.vary.ui.cancelButton.click()
+        self.assertEqual((self.vary._jobs.jobs, self.varied()), ([], []))
+        with (
+            mock.patch("CTStyleGenLib.jobs.coreCommand", lambda: [sys.executable, "-c", "raise SystemExit('Oh.')"]),
+            mock.patch.object(slicer.util, "errorDisplay") as display,
+        ):
+            self.vary.ui.varyButton.click()
+            passTimeUntil(lambda: not self.vary._jobs.jobs)
+        self.assertIn("Oh.", display.call_args.args[0])
+        self.vary.ui.varyButton.click()
+        passTime(0.2)
+        slicer.mrmlScene.Clear(False)
+        self.assertEqual((self.vary._jobs.jobs, self.varied()), ([], []))
+        self.assertFalse(self.vary.ui.progressBar.visible)
+
+
+@unittest.skipUnless(chest.CAN_TRAIN, chest.CANT_TRAIN)
+class ExportSectionTest(PanelTestCase):
+    def addModels(self) -> Path:
+        (self.folder / "tiny.ctstyle").write_bytes(tinyModel().read_bytes())
+        return self.folder / "tiny.ctstyle"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.export = self.panel._sections[1]
+        self.export.ui.exportSection.collapsed = False
+        self.parameters.exportFolder, self.parameters.exportName = self.elsewhere, "Dataset007_Tiny"
+        self.parameters.exportPerCase, self.parameters.exportAmount = 2, 0.0
+        self.parameters.device = Device.CPU
+
+    def said(self) -> str:
+        """What the section says, when it has taken notice of all changes."""
+        passTimeUntil(lambda: not self.export._timer.active)
+        return self.export.ui.preflightLabel.text
+
+    def test_one_data_set(self) -> None:
+        self.assertRegex(self.said(), r"^Makes 2 images \(cases: 1\), about 1 MB\. The disk has .+ [MG]B free\.$")
+        self.export.ui.exportButton.click()
+        self.assertFalse(self.export.ui.exportButton.enabled)
+        self.assertIn("waits", self.checked())
+        slicer.mrmlScene.RemoveNode(self.segmentation)
+        passTimeUntil(lambda: not self.export._jobs.jobs, 300)
+        output = self.elsewhere / "Dataset007_Tiny"
+        self.assertTrue((output / "dataset.json").is_file())
+        self.assertEqual(len(list((output / "imagesTr").iterdir())), 2)
+        self.assertIn(str(output), self.export.ui.resultLabel.text)
+        self.assertEqual(self.said(), "Choose a segmentation.")
+
+    def test_a_canceled_one_is_gone_on_with(self) -> None:
+        self.parameters.exportPerCase = 6
+        self.said()
+        self.export.ui.exportButton.click()
+        job = self.export._jobs.jobs[0]
+        passTimeUntil(lambda: job.done, 300)
+        self.assertRegex(self.export.ui.progressBar.format, r"^\d+ of 6 images")
+        self.export.ui.cancelButton.click()
+        self.assertIn("Keeps those that are there", self.said())
+        self.export.ui.exportButton.click()
+        passTimeUntil(lambda: not self.export._jobs.jobs, 300)
+        self.assertEqual(len(list((self.elsewhere / "Dataset007_Tiny" / "imagesTr").iterdir())), 6)
+        self.assertIn("exists already", self.said())
+        self.assertFalse(self.export.ui.exportButton.enabled)
+
+    def test_what_is_missing(self) -> None:
+        for name, value, told in (
+            ("exportName", "a/b", "Name the data set"),
+            ("exportFolder", self.elsewhere / "absent", "Choose the folder to make"),
+            ("exportCases", ExportCases.FOLDER, "Choose the folder of cases"),
+            ("exportCasesFolder", self.elsewhere / "absent", "absent"),
+            ("model", Path(), "Choose a model"),
+        ):
+            with self.subTest(name):
+                setattr(self.parameters, name, value)
+                self.assertIn(told, self.said())
+                self.assertFalse(self.export.ui.exportButton.enabled)
+
+    def test_a_folder_of_cases(self) -> None:
+        self.parameters.exportCases = ExportCases.FOLDER
+        self.parameters.exportCasesFolder = tinyModel().parent / "cases"
+        self.assertIn("4 images (cases: 2)", self.said())
+        self.parameters.exportDicom = True
+        self.assertTrue(self.export.ui.casesPathLineEdit.enabled)
+        self.assertTrue(self.said())
+        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100]})
+        self.parameters.exportLook = ExportLook.CHOSEN
+        with mock.patch.object(slicer.util, "errorDisplay") as display:
+            self.export.ui.exportButton.click()
+            passTimeUntil(lambda: not self.export._jobs.jobs, 300)
+        self.assertIn("Z", display.call_args.args[0])
+        self.assertFalse((self.elsewhere / "Dataset007_Tiny").exists())
 
 
 if __name__ == "__main__":
