@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.cases import Case, read_case
-from CTStyleGenCore.devices import Computing
+from CTStyleGenCore.devices import Computing, choose_precision
 from CTStyleGenCore.losses import GramNorm, OrganGrams, masked_style_loss, organ_grams, organ_pixels
 from CTStyleGenCore.perceptual import Features, load_weights
 from CTStyleGenCore.presets import load_preset
@@ -64,7 +64,13 @@ def _trained(options: argparse.Namespace) -> Path:
     preset = load_preset(options.preset)
     model = options.output / f"{preset.name}.ctstyle"
     settings = TrainingOptions(
-        cases, (_STYLE,), model, options.size, steps=options.steps, resume=options.resume, computing=Computing()
+        cases,
+        (_STYLE,),
+        model,
+        options.size,
+        steps=options.steps,
+        resume=options.resume,
+        computing=Computing("cpu", choose_precision("auto", "cpu")),
     )
     events: list[dict] = []
 

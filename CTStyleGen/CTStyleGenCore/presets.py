@@ -67,8 +67,8 @@ class Preset:
 _PAPER_RELATIVE = Preset(
     "paper-relative",
     gram_norm="relative",
-    gradient_ratio=(1.0, 10.0, 3.0, 0.1),
-    style_growth=(100.0, 1400),
+    gradient_ratio=(1.0, 0.2, 3.0, 0.1),
+    style_growth=(60.0, 1200),
     generator_rate=5e-4,
     average_steps=50,
 )
