@@ -34,13 +34,16 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, metavar="PNG")
     options = parser.parse_args()
     model = Model(options.model, "cpu")
-    slices = {
-        case.case_id: training_slices(case, model.anatomy, model.G.size, options.slices, model.hu)
-        for case in read_cases(options.cases, model.anatomy)
-    }
+    slices = unseen_slices(model, options.cases, options.slices)
     print(table(measured(model, slices, options.cases)))
     if options.figure:
         draw(model, slices, options.cases, options.figure)
+
+
+def unseen_slices(model: Model, folder: Path, count: int) -> dict[str, list[TrainingSlice]]:
+    """``count`` slices of each case in the folder, by the case's id."""
+    cases = read_cases(folder, model.anatomy)
+    return {case.case_id: training_slices(case, model.anatomy, model.G.size, count, model.hu) for case in cases}
 
 
 def image(model: Model, one: TrainingSlice, styles: list[str], sample: int = 0) -> np.ndarray:

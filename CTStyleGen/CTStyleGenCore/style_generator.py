@@ -68,14 +68,15 @@ class NormalizedCodes(nn.Module):
 class Waves(nn.Module):
     """A noise code as a random field: as many plane waves as it has numbers, which are their amplitudes.
 
-    A field is normal with deviation 1 and the same everywhere, white up to the pixels' own frequency; it says nothing
-    of where in the image a pixel is. Without a random number drawn: the same on every device, smooth in the code.
+    A field is normal with deviation 1 and the same everywhere, white up to 0.32 periods a pixel (beyond, waves and
+    pixels beat: a grid to the eye); it says nothing of where in the image a pixel is. Without a random number drawn:
+    the same on every device, smooth in the code.
     """
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.waves: Tensor  # frequency along rows and along columns in radians a pixel, phase: [3, count]
-        frequency, direction, phase = math.pi * torch.rand(count).sqrt(), *(2 * math.pi * torch.rand(2, count))
+        frequency, direction, phase = 2.0 * torch.rand(count).sqrt(), *(2 * math.pi * torch.rand(2, count))
         self.register_buffer("waves", torch.stack([frequency * direction.cos(), frequency * direction.sin(), phase]))
 
     def forward(self, z: Tensor, side: int) -> Tensor:

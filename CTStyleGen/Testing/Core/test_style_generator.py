@@ -89,12 +89,13 @@ def test_normal_scores_have_every_style_by_its_quantiles() -> None:
     torch.testing.assert_close(measured, codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.03)
 
 
-def test_waves_are_white_noise_that_says_nothing_of_the_place() -> None:
+def test_waves_are_band_limited_noise_that_says_nothing_of_the_place() -> None:
+    """Of waves spread evenly over a disk of frequencies of radius 2, pixels r apart correlate by 2 J1(2 r) / (2 r)."""
     torch.manual_seed(0)
-    fields = Waves(200)(torch.randn(400, 200), 32)[:, 0]
+    fields = Waves(4000)(torch.randn(400, 4000), 32)[:, 0]
     assert fields.mean(0).abs().max() < 0.25 and (fields.std(0) - 1).abs().max() < 0.25
-    neighbors = (fields[:, :, 1:] * fields[:, :, :-1]).mean()
-    assert abs(neighbors) < 0.25  # not smooth: 0 for white noise, 1 for one wave of the whole width
+    for apart, correlation in ((1, 0.577), (2, -0.033), (4, 0.059)):
+        assert (fields[:, :, apart:] * fields[:, :, :-apart]).mean().item() == pytest.approx(correlation, abs=0.04)
 
 
 def test_noise_codes_move_no_border() -> None:
