@@ -84,8 +84,8 @@ def voxel_count(path: str | Path) -> int:
 def write_volume(image: sitk.Image, path: str | Path) -> None:
     """Writes the voxels and the geometry, compressed, beside its place, and moves the file in: it is whole or absent.
 
-    Of the metadata only keys that start with "CTStyleGen" are written; NIfTI, which has one line for a description,
-    says of a synthetic volume that it is one. InputError: a suffix other than .nrrd, .nii, .nii.gz, .mha; no such folder; no
+    Of the metadata only keys that start with "CTStyleGen" are written; NIfTI, which has one line for all, says of a
+    synthetic volume that it is one. InputError: a suffix other than .nrrd, .nii, .nii.gz, .mha; no such folder; no
     permission, no room on the disk.
     """
     path = Path(path)
