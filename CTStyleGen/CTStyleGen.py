@@ -240,6 +240,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         perCase: int,
         amount: float = 6.0,
         styles: Sequence[str] = (),
+        mix: bool = False,
         labels: str = "organs",
         splits: str | Path | None = None,
         dicom: bool = False,
@@ -252,15 +253,16 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
 
         It is an nnU-Net raw data set, with a manifest.csv of where each image comes from. ``cases``: as of `train`.
         ``amount``: how far anatomy moves at most, in mm. ``styles``: the look of all images, as of `synthesize`;
-        without, the model's styles in turn. ``labels``: "organs", the values of the organ table, or "source", those of
-        the cases' own segmentations in a folder. ``splits``: a JSON file, {"train": [...], "test": [...]}, outside of
-        whose "train" no patient is used. ``dicom``: DICOM as well. ``resume``: goes on with a data set that stopped.
+        without, the model's styles in turn or, with ``mix``, two of them mixed in each organ. ``labels``: "organs", the
+        values of the organ table, or "source", those of the cases' own segmentations in a folder. ``splits``: a JSON
+        file, {"train": [...], "test": [...]}, outside of whose "train" no patient is used. ``dicom``: DICOM as well.
+        ``resume``: goes on with a data set that stopped.
 
         Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after those
         before it. Raises as `synthesize`; images that are whole are kept.
         """
         options = expansion.ExpansionOptions(
-            cases, model, output, perCase, amount, styles, labels, splits, dicom, seed, device, resume
+            cases, model, output, perCase, amount, styles, mix, labels, splits, dicom, seed, device, resume
         )
         job = expansion.ExpansionJob(options)
         if wait:

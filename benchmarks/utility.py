@@ -10,6 +10,7 @@ equally many steps, with the same classic augmentation,
     real       on the N slices
     painter    on them and as many images as `expand` makes, whose organs are flat: mean and noise of a real slice's
     expansion  on them and the images of `expand`, with the very same labels
+    mixed      on them and the images of `expand --mix`, with the very same labels
 
 and measured by Dice per organ over slices of the four. A run goes on where it was stopped; results.jsonl has a line a
 measurement, table.md the means and their confidence intervals by a bootstrap over patients.
@@ -49,7 +50,7 @@ from monai.transforms import (
     RandShiftIntensityd,
 )
 
-ARMS = ("real", "painter", "expansion")
+ARMS = ("real", "painter", "expansion", "mixed")
 ORGANS = ("lungs", "mediastinum", "bone", "spinal canal")
 _PATIENTS = {  # of the cases whose patient has several
     "A048383-1": "A048383",
@@ -106,10 +107,11 @@ def run(
     folder = options.output / f"seed{seed}-{count}"
     real = [(one.hu, one.labels) for one in chosen]
     for arm in missing:
-        synthetic = [] if arm == "real" else expanded(options, folder, chosen, seed, anatomy, weights)
+        synthetic = [] if arm == "real" else expanded(options, folder, chosen, seed, weights, arm == "mixed")
         if arm == "painter":
             synthetic = painted(chosen, [labels for _, labels in synthetic], anatomy, seed)
-        network = train_network(real, synthetic, len(anatomy.organs), options.network_steps, seed)
+        share = options.share if synthetic else 0.0
+        network = train_network(real, synthetic, share, len(anatomy.organs), options.network_steps, seed)
         rows = measure(network, {p: spread(slices[p], _TEST_SLICES) for p in test_patients}, anatomy)
         lines = [json.dumps({"seed": seed, "slices": count, "arm": arm} | row) + "\n" for row in rows]
         with (options.output / "results.jsonl").open("a", encoding="utf-8") as file:
@@ -174,11 +176,11 @@ def expanded(
     folder: Path,
     chosen: Sequence[Slice],
     seed: int,
-    anatomy: Anatomy,
     weights: FeatureWeights,
+    mix: bool,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The images and labels that a generator, trained on the slices chosen alone, and `expand` make of them."""
-    cases, model, data_set = folder / "cases", folder / "model.ctstyle", folder / "dataset"
+    cases, model, data_set = folder / "cases", folder / "model.ctstyle", folder / ("mixed" if mix else "dataset")
     if not cases.is_dir():
         _write_cases(cases, chosen)
     if not model.is_file():
@@ -190,8 +192,8 @@ def expanded(
         train(settings, preset, weights, lambda event: None, lambda: False)
     if not (data_set / "dataset.json").is_file():
         resume = (data_set / "plan.json").is_file()
-        settings_ = ExpansionOptions(cases, options.per_slice, data_set, options.amount, seed=seed, resume=resume)
-        expand(settings_, Model(model, "cpu"), lambda event: None, lambda: False)
+        asked = ExpansionOptions(cases, options.per_slice, data_set, options.amount, seed, mix=mix, resume=resume)
+        expand(asked, Model(model, "cpu"), lambda event: None, lambda: False)
     with (data_set / "manifest.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [(_array(data_set / row["image"]), _array(data_set / row["label"])) for row in rows]
@@ -235,11 +237,12 @@ def painted(
 def train_network(
     real: Sequence[tuple[np.ndarray, np.ndarray]],
     synthetic: Sequence[tuple[np.ndarray, np.ndarray]],
+    share: float,
     organs: int,
     steps: int,
     seed: int,
 ) -> torch.nn.Module:
-    """A U-Net after ``steps`` of _BATCH augmented slices: real ones, or real and synthetic ones in turn."""
+    """A U-Net after ``steps`` of _BATCH augmented slices, a ``share`` of them synthetic."""
     torch.manual_seed(seed)
     network = UNet(2, 1, organs, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=2)
     augment = _augmentation().set_random_state(seed)
@@ -248,8 +251,8 @@ def train_network(
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
     rng = np.random.default_rng(seed)
     for _ in range(steps):
-        pools = [real, synthetic] if synthetic else [real]
-        drawn = [pool[int(rng.integers(len(pool)))] for n in range(_BATCH) for pool in [pools[n % len(pools)]]]
+        pools = [synthetic if n < round(share * _BATCH) else real for n in range(_BATCH)]
+        drawn = [pool[int(rng.integers(len(pool)))] for pool in pools]
         pairs = [augment({"image": _unit(hu)[None], "label": _tensor(labels)[None]}) for hu, labels in drawn]
         images, labels = (torch.stack([pair[key].as_tensor() for pair in pairs]) for key in ("image", "label"))
         optimizer.zero_grad()
@@ -363,6 +366,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--per-slice", type=int, default=20, help="synthetic images of each real slice")
+    parser.add_argument("--share", type=float, default=0.5, help="of synthetic slices in a step of the U-Net")
     parser.add_argument("--amount", type=float, default=6.0, help="how far anatomy moves at most, in mm")
     parser.add_argument("--preset", default="styles")
     parser.add_argument("--generator-steps", type=int, default=600)

@@ -169,6 +169,7 @@ def _expand(options: argparse.Namespace, report: Report) -> None:
         dicom=options.dicom,
         resume=options.resume,
     )
+        mix=options.mix,
     model = Model(options.model, device)
     with joined(device) as ranks:
         output = expand(expand_options, model, report, _stop_signal(), ranks)
@@ -427,6 +428,7 @@ def _add_expand(expand: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help='JSON, {"train": [CASE, ...], "test": [CASE, ...]}: no patient outside of "train" is used',
+    add("--mix", action="store_true", help="mix two of the model's styles in each organ of each image")
     )
     add(
         "--labels",

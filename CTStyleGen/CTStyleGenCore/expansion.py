@@ -1,9 +1,9 @@
 """Annotated data sets many times the size: new anatomy from each case's, its CT, and both as an nnU-Net raw data set.
 
-The plan: image ``number`` of a case takes the looks in turn, in an order drawn for the case; its anatomy moves by
-between half of the amount and all of it; and one seed of its own draws the deformation (as ``vary --cases --seed``,
-variation 1) and the noise code (as ``synthesize --seed``). All of it depends on the plan's seed, the case's id and the
-number alone, so that a data set can be gone on with, and be made by several processes.
+The plan: image ``number`` of a case takes the styles in turn, in an order drawn for the case, or mixes them organ by
+organ; its anatomy moves by between half of the amount and all of it; and one seed of its own draws the deformation (as
+``vary --cases --seed``, variation 1) and the noise code (as ``synthesize --seed``). All of it depends on the plan's
+seed, the case's id and the number alone, so that a data set can be gone on with, and be made by several processes.
 
     DATASET/imagesTr/A_001_0000.nii.gz   int16 HU                DATASET/dataset.json      as nnU-Net wants it
     DATASET/labelsTr/A_001.nii.gz        the labels it shows     DATASET/manifest.csv      where each image comes from
@@ -66,6 +66,7 @@ class ExpansionOptions:
     amount_mm: float
     seed: int = 0
     styles: tuple[str, ...] = ()  # one look for all images, as `synthesize --style`; (): the model's styles in turn
+    mix: bool = False  # instead, each organ of each image mixes two of the model's styles
     splits: Path | None = None
     labels: str = "organs"
     dicom: bool = False
@@ -84,25 +85,37 @@ class Item:
     seed: int  # of the deformation and the noise code
 
 
-def plan(
-    case_ids: Sequence[str], per_case: int, amount_mm: float, seed: int, looks: Sequence[tuple[str, ...]]
-) -> list[Item]:
-    """The images to make, case by case. ``looks``: the styles to take in turn, each as `synthesize --style`."""
-    return [_item(case_id, number, amount_mm, seed, looks) for case_id in case_ids for number in range(1, per_case + 1)]
+@dataclass(frozen=True)
+class Looks:
+    """What images look like: styles in turn, or mixed organ by organ."""
+
+    in_turn: tuple[tuple[str, ...], ...]  # each as `synthesize --style`
+    mixed_organs: tuple[str, ...] = ()  # organs that each mix two of ``in_turn``, all cases then; (): none does
+
+    def of(self, number: int, order: np.ndarray, rng: np.random.Generator) -> tuple[str, ...]:
+        """The look of a case's image, as `synthesize --style`. ``order``: of the looks, drawn for the case."""
+        if not self.mixed_organs:
+            return self.in_turn[order[(number - 1) % len(order)]]
+        mix: list[str] = []
+        for organ in self.mixed_organs:
+            one, other = rng.choice(len(self.in_turn), 2, replace=False)
+            percent = int(rng.integers(1, 100))
+            mix += [f"{organ}={self.in_turn[one][0]}:{percent}", f"{organ}={self.in_turn[other][0]}:{100 - percent}"]
+        return tuple(mix)
 
 
-def _item(case_id: str, number: int, amount_mm: float, seed: int, looks: Sequence[tuple[str, ...]]) -> Item:
-    case = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8])
-    order = np.random.default_rng([seed, case]).permutation(len(looks))
+def plan(case_ids: Sequence[str], per_case: int, amount_mm: float, seed: int, looks: Looks) -> list[Item]:
+    """The images to make, case by case."""
+    numbers = range(1, per_case + 1)
+    return [_item(case_id, number, amount_mm, seed, looks) for case_id in case_ids for number in numbers]
+
+
+def _item(case_id: str, number: int, amount_mm: float, seed: int, looks: Looks) -> Item:
+    case = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big")
+    order = np.random.default_rng([seed, case]).permutation(len(looks.in_turn))
     rng = np.random.default_rng([seed, case, number])
-    return Item(
-        f"{case_id}_{number:03d}",
-        case_id,
-        number,
-        looks[order[(number - 1) % len(looks)]],
-        round(float(amount_mm * rng.uniform(0.5, 1)), 3),
-        int(rng.integers(2**31)),
-    )
+    moves_mm, own_seed = round(float(amount_mm * rng.uniform(0.5, 1)), 3), int(rng.integers(2**31))
+    return Item(f"{case_id}_{number:03d}", case_id, number, looks.of(number, order, rng), moves_mm, own_seed)
 
 
 @dataclass(frozen=True)
@@ -179,15 +192,15 @@ class _Job:
         splits.check_unused([*model.card["cases"], *model.card["styles"]], f"The model {model.path.name} has learned")
         mix = style_mix(model.card, options.styles)
         splits.check_unused({Path(case).name for shares in mix.values() for case in shares}, "The style takes")
-        looks = _looks(model.card, options.styles)
-        self.looks = {styles: model.look(styles) for styles in looks}
+        looks = _looks(model, options)
         self.table, self.ranges, self.others = self._read_all()
         self.items = plan(list(self.contents), options.per_case, options.amount_mm, options.seed, looks)
         self.told = {
             "per_case": options.per_case,
             "amount_mm": options.amount_mm,
             "seed": options.seed,
-            "looks": [list(styles) for styles in looks],
+            "styles": [list(styles) for styles in looks.in_turn],
+            "mix": options.mix,
             "labels": options.labels,
             "dicom": options.dicom,
             "cases": list(self.contents),
@@ -284,7 +297,7 @@ class _Job:
             if stopping():
                 raise Stopped
 
-        look = self.looks[item.styles]
+        look = self.model.look(item.styles)
         try:
             ct = synthesize_volume(self.model, varied.labels, self.model.noise_code(item.seed, 0), go_on, look)
         except Stopped:
@@ -324,7 +337,7 @@ class _Job:
 
     def _row(self, item: Item) -> list[Any]:
         paths = [path.relative_to(self.options.output).as_posix() for path in (self._image(item), self._label(item))]
-        made = [item.number, self.looks[item.styles].told, item.amount_mm, item.seed]
+        made = [item.number, "; ".join(item.styles or self.model.card["styles"]), item.amount_mm, item.seed]
         model = [self.model.path.name, self.model.digest, __version__]
         return [item.name, *paths, TRAIN, item.case_id, *made, *model]
 
@@ -361,11 +374,15 @@ def _check(options: ExpansionOptions) -> None:
         require_dicom()
 
 
-def _looks(card: dict[str, Any], styles: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The looks to take in turn: what the user asks for, or each style of the model that may be used; () is its own."""
-    if styles or not has_style_bank(card):
-        return [styles]
-    return [(style,) for style in card["styles"]]
+def _looks(model: "Model", options: ExpansionOptions) -> Looks:
+    """What the user asks for, or the model's styles in turn or mixed; () is a model's own look."""
+    model.look(options.styles)
+    cases, bank = model.card["styles"], has_style_bank(model.card)
+    if options.mix and (options.styles or not bank or len(cases) < 2):
+        raise InputError("Styles can't be mixed here: that needs a model with several styles, and no --style.")
+    if options.styles or not bank:
+        return Looks((options.styles,))
+    return Looks(tuple((case,) for case in cases), tuple(o.name for o in model.anatomy.organs) if options.mix else ())
 
 
 def _one_table(tables: Sequence[tuple[CaseFiles, Sequence[SourceLabel]]]) -> list[SourceLabel]:

@@ -27,6 +27,7 @@ class ExpansionOptions:
     perCase: int
     amount: float = 6.0  # mm
     styles: Sequence[str] = ()  # (): the model's, in turn
+    mix: bool = False  # instead, organ by organ two of the model's
     labels: str = "organs"
     splits: str | Path | None = None
     dicom: bool = False
@@ -79,7 +80,8 @@ class ExpansionJob(QueuedJob):
             arguments += ["--style", style]
         if options.splits:
             arguments += ["--splits", str(Path(options.splits).absolute())]
-        arguments += ["--dicom"] * options.dicom + ["--resume"] * options.resume
+        flags = {"--mix": options.mix, "--dicom": options.dicom, "--resume": options.resume}
+        arguments += [flag for flag, wanted in flags.items() if wanted]
         return Job(arguments, self._folder.name, self._note)
 
     def _finish(self, done: Event) -> Path:

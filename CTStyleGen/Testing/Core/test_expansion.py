@@ -6,10 +6,12 @@ Anatomy that is not to move (--amount 0) is quick; it does where only files matt
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.cases import read_cases
 from CTStyleGenCore.errors import InputError, Stopped
-from CTStyleGenCore.expansion import ExpansionOptions, estimate, expand, plan
+from CTStyleGenCore.expansion import ExpansionOptions, Looks, estimate, expand, plan
 from CTStyleGenCore.files import sha256
 from CTStyleGenCore.plausibility import Ranges, measure_ranges
 from CTStyleGenCore.splits import read_splits
@@ -146,14 +148,46 @@ def test_the_contact_sheet_shows_every_image_beside_its_labels(data_set: Path) -
 @settings(max_examples=25)
 @given(st.integers(0, 2**40), st.integers(1, 9), st.floats(0, 50), st.integers(1, 4))
 def test_an_image_depends_on_seed_case_and_number_alone(seed: int, count: int, amount: float, looks: int) -> None:
-    styles = [(f"S{n}",) for n in range(looks)]
-    whole = plan(["A", "B", "C"], count, amount, seed, styles)
-    assert plan(["C"], 1, amount, seed, styles) == [item for item in whole if (item.case_id, item.number) == ("C", 1)]
+    styles = tuple((f"S{n}",) for n in range(looks))
+    whole = plan(["A", "B", "C"], count, amount, seed, Looks(styles))
+    of_c = [item for item in whole if item.case_id == "C"]
+    assert plan(["C"], 1, amount, seed, Looks(styles)) == of_c[:1]
     assert len({item.name for item in whole}) == len({item.seed for item in whole}) == 3 * count
     assert all(amount / 2 - 1e-3 <= item.amount_mm <= amount + 1e-3 for item in whole)
     for case in "ABC":  # looks take turns
         taken = [item.styles for item in whole if item.case_id == case]
         assert max(map(taken.count, styles)) - min(map(taken.count, styles)) <= 1
+    if looks > 1:
+        mixed = plan(["C"], count, amount, seed, Looks(styles, ("lungs", "bone")))
+        assert [replace(item, styles=()) for item in mixed] == [replace(item, styles=()) for item in of_c]
+        for item in mixed:
+            parts = [re.fullmatch(r"(lungs|bone)=(S\d):(\d+)", style) for style in item.styles]
+            assert [part and part[1] for part in parts] == ["lungs", "lungs", "bone", "bone"]
+            for one, other in (parts[:2], parts[2:]):
+                assert one and other and one[2] != other[2] and int(one[3]) + int(other[3]) == 100
+
+
+def test_styles_take_turns_or_mix(cases: Path, tmp_path: Path) -> None:
+    """With a model of many styles."""
+    bank = tmp_path / "bank.ctstyle"
+    train = ("train", "--cases", cases, "--preset", "styles", "--features", "random", "--size", 64, "--steps", 1)
+    assert main([*map(str, (*train, "--device", "cpu", "--output", bank, "--json"))]) == 0
+    for more in ((), ("--mix",), ("--style", "A", "--style", "lungs=B")):
+        output = tmp_path / f"set{len(more)}"
+        assert main(arguments(bank, cases, output, "--amount", 0, "--per-case", 3, *more)) == 0
+        told = [row["style"] for row in manifest(output)]
+        if more == ():
+            assert sorted(told[:3]) == sorted(told[3:6]) == ["A", "B", "C"]
+        elif more == ("--mix",):
+            assert len(set(told)) == 9 and all(style.count("lungs=") == 2 for style in told)
+        else:
+            assert set(told) == {"A; lungs=B"}
+        row = manifest(output)[-1]
+        look = [option for style in row["style"].split("; ") for option in ("--style", style)]
+        by_hand = ("synthesize", "--model", bank, "--segmentation", output / row["label"], "--seed", row["seed"], *look)
+        assert main([*map(str, (*by_hand, "--output", tmp_path / "x.nrrd", "--device", "cpu", "--json"))]) == 0
+        made, image = sitk.ReadImage(str(tmp_path / "x.nrrd")), sitk.ReadImage(str(output / row["image"]))
+        assert np.array_equal(sitk.GetArrayFromImage(made), sitk.GetArrayFromImage(image))
 
 
 def test_its_events_are_those_of_the_docs(
@@ -349,6 +383,7 @@ def test_a_style_from_a_held_out_folder_is_refused(tmp_path: Path, refused: Refu
         (("--amount", "nan"), "nan"),
         (("--labels", "mine"), "no labels 'mine'"),
         (("--style", "B"), "'B'"),
+        (("--mix",), "can't be mixed"),
         (("--splits", "nowhere.json"), "no file of splits"),
         (("--model", "nowhere.ctstyle"), "does not exist"),
         (("--cases", "nowhere"), "doesn't exist"),

@@ -120,7 +120,7 @@ def test_learning_helps(thorax: Anatomy) -> None:
     one = Slice("A", np.array(HU, np.int16)[row], row, 1.0)
 
     def dice(steps: int) -> float:
-        network = utility.train_network([(one.hu, one.labels)], [], 6, steps, 0)
+        network = utility.train_network([(one.hu, one.labels)], [], 0.0, 6, steps, 0)
         return float(np.mean([found["dice"] for found in utility.measure(network, {"A": [one]}, thorax)]))
 
     assert dice(40) > dice(1) + 0.2
