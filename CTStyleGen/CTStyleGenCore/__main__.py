@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, presets
+from .environment import lacking
 from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
 from .ranks import joined, launched
 from .reporting import Report, Terminal, json_lines
@@ -41,6 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except InputError as error:
         kind, message, code = "input", str(error), 2
+    except ImportError as error:
+        if not (lack := lacking(error)):
+            raise
+        kind, message, code = "input", lack, 2
     except (Stopped, KeyboardInterrupt) as error:
         kind, message, code = "stopped", str(error) or "Stopped.", 130
     except TrainingFailed as error:

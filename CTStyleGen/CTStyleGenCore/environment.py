@@ -93,6 +93,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
+def lacking(error: ImportError) -> str | None:
+    """What to do when an import failed for want of a library of REQUIREMENTS; None when it failed otherwise."""
+    package = (error.name or "").partition(".")[0]
+    title = next((requirement.title for requirement in REQUIREMENTS if requirement.package == package), None)
+    return title and f"{title} is missing or damaged: install it by the set-up in Slicer's Models tab, or with pip."
+
+
 def _devices() -> list[dict[str, Any]]:
     """What can be computed on: name for --device, title, and for a GPU its memory in bytes and whether it works."""
     import torch

@@ -20,6 +20,7 @@ import slicer
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.files import sha256, written_beside
 from CTStyleGenCore.model_file import SUFFIX, read_card
+from slicer.i18n import tr as _
 
 _SETTING = "CTStyleGen/ModelsFolder"
 _WEIGHTS, _WEIGHTS_SUFFIXES = "weights", (".pth", ".safetensors")
@@ -65,7 +66,9 @@ def modelsFolder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"The models folder {folder} can't be made ({error.strerror}): choose another one in the Models tab."
+            _("The models folder {folder} can't be made ({reason}): choose another one in the Models tab.").format(
+                folder=folder, reason=error.strerror
+            )
         ) from error
     return folder
 
@@ -126,7 +129,7 @@ def exportModel(model: str | Path, file: str | Path) -> Path:
     if file.suffix.lower() != SUFFIX:
         file = file.with_name(file.name + SUFFIX)
     if file.exists() and file.samefile(model):
-        raise InputError(f"{file} is the model itself: choose another folder or name.")
+        raise InputError(_("{file} is the model itself: choose another folder or name.").format(file=file))
     _copy(model, file)
     return file
 
@@ -136,7 +139,8 @@ def renameModel(model: str | Path, name: str) -> Path:
     model = Path(model)
     new = modelPath(name)
     isSame = new.exists() and new.samefile(model)  # also "Chest" for "chest", where the disk takes them for one
-    with _told(f"{model.name} can't be renamed"), contextlib.nullcontext(new) if isSame else _claimed(iter([new])):
+    failure = _("{file} can't be renamed ({reason}): check the folder and its permissions.")
+    with _told(failure, model.name), contextlib.nullcontext(new) if isSame else _claimed(iter([new])):
         model.replace(new)
     with contextlib.suppress(OSError):
         picturePath(model).replace(picturePath(new))
@@ -146,7 +150,7 @@ def renameModel(model: str | Path, name: str) -> Path:
 def deleteModel(model: str | Path) -> None:
     """Removes a model and its picture from the disk."""
     model = Path(model)
-    with _told(f"{model.name} can't be deleted"):
+    with _told(_("{file} can't be deleted ({reason}): check the folder and its permissions."), model.name):
         model.unlink()
         picturePath(model).unlink(missing_ok=True)
 
@@ -156,11 +160,17 @@ def modelPath(name: str) -> Path:
     name = name.strip()
     bad = [character for character in name if character in _FORBIDDEN or not character.isprintable()]
     if bad:
-        raise InputError(f"A model's name can't have {bad[0]!r} in it: choose another name.")
+        raise InputError(
+            _("A model's name can't have {character} in it: choose another name.").format(character=repr(bad[0]))
+        )
     if not name or name[0] == "." or name[-1] == "." or name.partition(".")[0].upper() in _RESERVED:
-        raise InputError(f"{name!r} can't be a model's name: choose another one.")
+        raise InputError(_("'{name}' can't be a model's name: choose another one.").format(name=name))
     if len(name) > _LONGEST_NAME:
-        raise InputError(f"A model's name can have {_LONGEST_NAME} characters, not {len(name)}: choose a shorter one.")
+        raise InputError(
+            _("A model's name can have {limit} characters, not {count}: choose a shorter one.").format(
+                limit=_LONGEST_NAME, count=len(name)
+            )
+        )
     return modelsFolder() / f"{name}{SUFFIX}"
 
 
@@ -186,7 +196,7 @@ def _claimed(paths: Iterator[Path]) -> Iterator[Path]:
     for path in paths:
         tried = path
         try:
-            with _told(f"{path.parent} can't be written"):
+            with _told(_("{file} can't be written ({reason}): check the folder and its permissions."), path):
                 path.open("xb").close()
         except FileExistsError:
             continue
@@ -196,23 +206,25 @@ def _claimed(paths: Iterator[Path]) -> Iterator[Path]:
             path.unlink(missing_ok=True)
             raise
         return
-    raise InputError(f"There is a model {tried.stem if tried else ''!r} already: choose another name.")
+    name = tried.stem if tried else ""
+    raise InputError(_("There is a model '{name}' already: choose another name.").format(name=name))
 
 
 def _copy(source: Path, target: Path) -> None:
-    with _told(f"{source.name} can't be copied to {target.parent}"), written_beside(target) as beside:
+    failure = _("{file} can't be copied ({reason}): check the folders and their permissions.")
+    with _told(failure, source.name), written_beside(target) as beside:
         shutil.copyfile(source, beside)
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turns the system's errors into a sentence, but for a name that is taken."""
+def _told(sentence: str, file: Path | str) -> Iterator[None]:
+    """Turns the system's errors, but for a name that is taken, into the sentence about the file."""
     try:
         yield
     except FileExistsError:
         raise
     except OSError as error:
-        raise InputError(f"{what} ({error.strerror}): check the folder and its permissions.") from error
+        raise InputError(sentence.format(file=file, reason=error.strerror)) from error
 
 
 # --- VGG weights ------------------------------------------------------------------------------------------------------
@@ -231,7 +243,7 @@ def featureWeights() -> Path | None:
 
 def removeWeights(but: Path | None = None) -> None:
     """Removes all VGG weights from the folder, ``but`` the file that is to take their place."""
-    with _told(f"{weightsFolder()} can't be emptied"):
+    with _told(_("{file} can't be emptied ({reason}): check the folder and its permissions."), weightsFolder()):
         for path in weightsFolder().glob("*"):
             if path.is_file() and path != but:
                 path.unlink()

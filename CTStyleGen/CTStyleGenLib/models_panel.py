@@ -81,7 +81,7 @@ class ModelsPanel(Panel):
     def shown(self) -> None:
         """Shows what is on the disk now; the first time, checks the libraries as well."""
         self.refresh()
-        if all(library.state is State.UNCHECKED for library in self._libraries) and not self._job:
+        if all(library.state is State.UNCHECKED for library in self._libraries) and not self.isBusy:
             self.check()
 
     def cleanup(self) -> None:
@@ -90,6 +90,11 @@ class ModelsPanel(Panel):
         if self._job:
             self._job.cancel()
         super().cleanup()
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether a child process is at work for the panel."""
+        return self._job is not None
 
     # --- one job at a time --------------------------------------------------------------------------------------------
 
@@ -360,7 +365,7 @@ class ModelsPanel(Panel):
 
     def _enableButtons(self) -> None:
         """Only what can be done now can be clicked."""
-        isIdle, model = self._job is None, self.selectedModel()
+        isIdle, model = not self.isBusy, self.selectedModel()
         states = {library.package: library.state for library in self._libraries}
         isMissing = {p: s in (State.MISSING, State.OUTDATED, State.BROKEN) for p, s in states.items()}
         for button, package in (

@@ -52,6 +52,15 @@ def test_all_that_tests_need_is_here() -> None:
     assert events(ran)[-1] == {"event": "done"}
 
 
+def test_events_are_those_of_the_page() -> None:
+    text = (MODULE_FOLDER.parent / "docs" / "worker.md").read_text(encoding="utf-8")
+    section = re.search(r"^## preview, check, install and weights\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
+    examples = [json.loads(line) for line in section.splitlines() if line.startswith("{")]
+    documented = {(event["event"], tuple(sorted(event))) for event in examples}
+    told = {(event["event"], tuple(sorted(event))) for event in events(core("check"))}
+    assert told < documented and documented - told == {("progress", ("done", "event", "total", "unit"))}
+
+
 def test_floors_are_those_of_the_package() -> None:
     text = (MODULE_FOLDER.parent / "pyproject.toml").read_text()
     declared = set(re.findall(r'"([^"]+)"', re.search(r"\ndependencies = \[(.*?)\]", text, re.DOTALL)[1]))
@@ -105,6 +114,18 @@ def test_a_crash_tells_which_library(tmp_path: Path) -> None:
     ran = core("check", path=library(tmp_path, "torchvision", "import os; os.abort()"))
     assert ran.returncode not in (0, 1, 2)
     assert states(ran) == {"safetensors": "ready", "torch": "ready"}
+
+
+@pytest.mark.parametrize("half_installed", [False, True])
+def test_commands_say_what_is_missing(tmp_path: Path, half_installed: bool) -> None:
+    path = library(tmp_path, "torch", "raise ModuleNotFoundError('No torch', name='torch')")
+    if half_installed:
+        (tmp_path / "torch" / "__init__.py").write_text("")
+    ran = core("preview", tmp_path / "m.ctstyle", "--output", tmp_path / "m.png", path=path)
+    assert ran.returncode == 2, ran.stderr
+    sentence = "PyTorch is missing or damaged: install it by the set-up in Slicer's Models tab, or with pip."
+    assert ran.stderr.strip() == sentence
+    assert events(ran) == [{"event": "error", "kind": "input", "message": sentence}]
 
 
 def wheel(folder: Path, name: str, version: str) -> Path:

@@ -174,7 +174,7 @@ class RenameAndDeleteTest(ModelsFolderTestCase):
 
     def test_names_that_no_file_can_have_everywhere(self) -> None:
         for name in ("", "  ", ".hidden", "a/b", "a\\b", "..", "what?", "a:b", "line\nbreak", "CON", "x" * 101, "dot."):
-            with self.subTest(name), self.assertRaises(InputError):
+            with self.subTest(name), self.assertRaisesRegex(InputError, r"\A[^\n]+\.\Z"):
                 models.renameModel(self.chest, name)
         self.assertEqual(self.names(), ["chest.ctstyle"])
 

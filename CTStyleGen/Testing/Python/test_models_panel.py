@@ -67,7 +67,7 @@ class ModelsPanelTestCase(ModuleTestCase):
         self.ui.modelsTable.selectRow(self.rows().index(name))
 
     def waitForJob(self) -> None:
-        passTimeUntil(lambda: self.panel._job is None)
+        passTimeUntil(lambda: not self.panel.isBusy)
 
 
 class ModelsTest(ModelsPanelTestCase):
@@ -245,7 +245,7 @@ class SetUpTest(ModelsPanelTestCase):
             self.assertFalse(self.ui.progressBar.isHidden() or self.ui.cancelButton.isHidden())
             self.assertIn("asked: install safetensors --json", self.ui.logTextEdit.plainText)
             self.waitForJob()  # of the installation
-            passTimeUntil(lambda: self.panel._job is None)  # and of the check
+            passTimeUntil(lambda: not self.panel.isBusy)  # and of the check
         self.assertTrue(self.ui.progressBar.isHidden() and self.ui.cancelButton.isHidden())
         self.assertIn("torchvision has not been checked", self.ui.torchvisionLabel.text)
         self.errors.assert_not_called()
@@ -295,7 +295,7 @@ class SetUpTest(ModelsPanelTestCase):
         with mock.patch.object(jobs, "coreCommand", lambda: [str(self.elsewhere / "PythonSlicer")]):
             self.ui.checkButton.click()
         self.assertIn("can't be started", self.errors.call_args.args[0])
-        self.assertIsNone(self.panel._job)
+        self.assertFalse(self.panel.isBusy)
         self.assertTrue(self.ui.checkButton.enabled)
 
     def test_weights_take_the_place_of_older_ones_and_can_be_removed(self) -> None:
