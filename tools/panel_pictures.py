@@ -1,7 +1,7 @@
-"""Pictures of the module's panels, as docs/panel-NAME.png: python -m tools.panel_pictures [FOLDER].
+"""Pictures of the module's panels, as docs/panel-NAME.png: python -m tools.panel_pictures [FOLDER [MODEL]].
 
 They are the running panels, on the widgets of the tests' stand-in, which looks like Qt without Slicer's style, with a
-real chest CT and its segmentation.
+real chest CT and its segmentation. MODEL, a .ctstyle file such as the demo's, is drawn in the Models panel.
 """
 
 import sys
@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> None:
 
     prepare()
     from CTStyleGenLib import models
+    from CTStyleGenLib.models_panel import ModelsPanel
+    from CTStyleGenLib.train_panel import TrainPanel
     from CTStyleGenTesting.model_files import writeModel
     from CTStyleGenTesting.panels import openModule, passTime, sliceView
 
@@ -41,12 +43,55 @@ def main(arguments: list[str]) -> None:
         place = module.parent
         tabs = module.ui.panelTabs
         place.show()
+        train = next(panel for panel in module.panels if isinstance(panel, TrainPanel))
+        _begin_training(train, volume, segmentation)
         for index, panel in enumerate(module.panels):
             tabs.setCurrentIndex(index)
             height = panel.widget.minimumSizeHint.height() + 90
             place.resize(_WIDTH, height)
+            if isinstance(panel, ModelsPanel):
+                _show_models(panel, *map(Path, arguments[1:]))
             passTime(1.0)
             place.grab().save(str(target / f"panel-{panel.title.lower()}.png"))
+        train.selectedTraining.discard()
+
+
+def _begin_training(panel: Any, volume: Any, segmentation: Any) -> None:
+    """Begins to train with the chest and two copies of it, and waits for the first pictures."""
+    import slicer
+    from CTStyleGenLib import training_cases
+    from CTStyleGenLib.parameters import Features
+    from CTStyleGenTesting.panels import passTimeUntil
+
+    pairs = [(volume, segmentation)]
+    for number in (2, 3):
+        organs = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        organs.Copy(segmentation)
+        organs.SetName(f"Chest {number}")
+        ct = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, volume, f"Chest CT {number}")
+        pairs.append((ct, organs))
+    for pair in pairs:
+        training_cases.addCase(*pair)
+    training_cases.setStyle(segmentation, True)
+    chosen = panel.parameters
+    chosen.trainPreset, chosen.trainSize, chosen.trainFeatures = "quick", "64", Features.RANDOM
+    panel.update()
+    panel.check()
+    panel.ui.startButton.click()
+    training = panel.selectedTraining
+    passTimeUntil(lambda: training.preview and training.done > 100, 300)
+
+
+def _show_models(panel: Any, *files: Path) -> None:
+    """Waits for the check of the libraries, then imports the models and has the child process draw the last one."""
+    from CTStyleGenLib import models
+    from CTStyleGenTesting.panels import passTimeUntil
+
+    passTimeUntil(lambda: not panel.isBusy)
+    for file in files:
+        panel.refresh(select=models.importModel(file))
+        panel.ui.pictureButton.click()
+        passTimeUntil(lambda: not panel.isBusy)
 
 
 def _chest(folder: Path) -> tuple[Any, Any]:

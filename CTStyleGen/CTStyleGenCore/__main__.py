@@ -169,12 +169,12 @@ def _expand(options: argparse.Namespace, report: Report) -> None:
         amount_mm=options.amount,
         seed=options.seed,
         styles=tuple(options.style),
+        mix=options.mix,
         splits=options.splits,
         labels=options.labels,
         dicom=options.dicom,
         resume=options.resume,
     )
-        mix=options.mix,
     model = Model(options.model, device)
     with joined(device) as ranks:
         output = expand(expand_options, model, report, _stop_signal(), ranks)
@@ -428,12 +428,12 @@ def _add_expand(expand: argparse.ArgumentParser) -> None:
         metavar="[ORGAN=]CASE[:WEIGHT]",
         help="the look of all images, as of synthesize (default: the model's styles in turn)",
     )
+    add("--mix", action="store_true", help="mix two of the model's styles in each organ of each image")
     add(
         "--splits",
         type=Path,
         metavar="FILE",
         help='JSON, {"train": [CASE, ...], "test": [CASE, ...]}: no patient outside of "train" is used',
-    add("--mix", action="store_true", help="mix two of the model's styles in each organ of each image")
     )
     add(
         "--labels",

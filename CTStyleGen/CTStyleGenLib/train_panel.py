@@ -41,11 +41,14 @@ class TrainPanel(Panel):
         self._trainings: list[Training] = []  # in the combo box
         self._devices: list[dict[str, Any]] = []  # that the child process found
         self._deviceJob: Job | None = None
-        self._shownPreview: object = ()  # file and time of the picture that is shown
+        self._shownPreview: object = ()  # file, time and width of the picture that is shown
         self._caseTable = CaseTable(self.ui.casesTable, self._onStyle, self._onRename)
         self._checkTimer = qt.QTimer()
         self._checkTimer.singleShot = True
         self._checkTimer.connect("timeout()", self.check)
+        self._sceneTimer = qt.QTimer()
+        self._sceneTimer.singleShot = True
+        self._sceneTimer.connect("timeout()", self._refresh)
         self._pollTimer = qt.QTimer()
         self._pollTimer.interval = _POLL_MS
         self._pollTimer.connect("timeout()", self.poll)
@@ -90,8 +93,8 @@ class TrainPanel(Panel):
 
     def cleanup(self) -> None:
         """Trainings go on; only the panel ends."""
-        self._checkTimer.stop()
-        self._pollTimer.stop()
+        for timer in (self._checkTimer, self._sceneTimer, self._pollTimer):
+            timer.stop()
         if self._deviceJob:
             self._deviceJob.cancel()
         super().cleanup()
@@ -209,9 +212,9 @@ class TrainPanel(Panel):
     # --- cases ---
 
     def _onScene(self, caller: Any, event: str) -> None:
-        """A node of a case may have come or gone; once for many."""
+        """A node of a case may have come or gone."""
         if self.parameters:
-            qt.QTimer.singleShot(0, self._refresh)
+            self._sceneTimer.start(0)  # once for many
 
     def _refresh(self) -> None:
         if self.parameters:
@@ -368,7 +371,7 @@ class TrainPanel(Panel):
         isRunning = training.state is State.RUNNING
         canGoOn = training.state in (State.PAUSED, State.FAILED) and training.checkpoint.is_file()
         self.ui.goesOnCheckBox.checked = training.outlives
-        self.ui.goesOnCheckBox.enabled = training.state in _AT_WORK
+        self.ui.goesOnCheckBox.enabled = training.state in _AT_WORK and training.startedHere
         self.ui.progressBar.maximum = training.total or (0 if isRunning else 1)  # 0: the bar says that it is at work
         self.ui.progressBar.value = training.done
         self.ui.statusLabel.text = _status(training)
@@ -380,13 +383,13 @@ class TrainPanel(Panel):
 
     def _showPreview(self, preview: Path | None) -> None:
         label = self.ui.previewLabel
-        shown = (preview, preview.stat().st_mtime) if preview else None
+        width = max(240, self.ui.progressSection.width - 20)
+        shown = (preview, preview.stat().st_mtime, width) if preview else None
         if shown == self._shownPreview:
             return
         self._shownPreview = shown
         label.visible = self.ui.previewCaptionLabel.visible = preview is not None
         if preview:
-            width = max(240, self.ui.progressSection.width - 20)
             label.setPixmap(qt.QPixmap(str(preview)).scaledToWidth(width, qt.Qt.SmoothTransformation))
 
     def _useFirstModel(self) -> None:

@@ -171,8 +171,13 @@ class Training:
         return self.model.with_name(f"{self.model.name}.checkpoint")
 
     @property
+    def startedHere(self) -> bool:
+        """Whether this object started the process, so that its Slicer is the one whose end matters to it."""
+        return self._process is not None
+
+    @property
     def outlives(self) -> bool:
-        """Whether it goes on when Slicer ends; else it is paused then. Can be changed at any time."""
+        """Whether it goes on when the Slicer that started it ends; else it is paused then."""
         return (self.folder / background.OUTLIVE).exists()
 
     @outlives.setter

@@ -238,7 +238,7 @@ class ChildTest(TrainingTestCase):
         self.addCleanup(patcher.stop)
 
     def test_from_the_scene_to_a_model_in_use(self) -> None:
-        volume, segmentation = addChest("A")
+        volume, segmentation = addChest("Doe^John")
         cases = {"left": (volume, segmentation), "right": addChest("B")}
         done = self.train(cases=cases, styles=[volume], steps=4, wait=True)
         self.assertEqual((done.state, done.done, done.total), (State.DONE, 4, 4))
@@ -248,6 +248,8 @@ class ChildTest(TrainingTestCase):
         self.assertEqual((card["styles"], card["cases"], card["size"]), (["left"], ["right"], 64))
         self.assertFalse((done.folder / "cases").exists(), "the patients' data stay on the disk")
         self.assertFalse(done.checkpoint.exists())
+        for path in self.folder.rglob("*"):
+            self.assertFalse(path.is_file() and b"Doe^John" in path.read_bytes(), path)
         node = self.logic.synthesize(segmentation, volume, model=done.model, device="cpu")
         self.assertEqual(node.GetAttribute("CTStyleGen.Styles"), "left")
         self.assertNothingStartedTwice()

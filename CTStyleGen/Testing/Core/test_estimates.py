@@ -1,0 +1,32 @@
+"""What a training is expected to take."""
+
+import pytest
+from CTStyleGenCore.estimates import estimate, giga_operations_per_second, steps_of
+from CTStyleGenCore.presets import PRESETS, load_preset
+
+
+def test_steps_are_those_of_the_training() -> None:
+    paper, quick = load_preset("paper"), load_preset("quick")
+    assert steps_of(paper, [40, 40, 1], None, one_style=False) == 100 * 5  # a case has one slice alone
+    assert steps_of(paper, [40, 40, 40], None, one_style=True) == 100 * 4
+    assert steps_of(quick, [40, 40, 40], 3, one_style=False) == 3 * 30
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("size", [64, 128, 256, 512])
+def test_every_preset_has_an_estimate(preset: str, size: int) -> None:
+    few, many = (estimate(load_preset(preset), size, steps, "cpu") for steps in (100, 10_000))
+    assert few.seconds is not None and many.seconds is not None and few.memory_bytes is not None
+    assert few.seconds < many.seconds < 101 * few.seconds
+    assert 0.5e9 < few.memory_bytes == many.memory_bytes < 4e9
+
+
+def test_what_nobody_has_measured_is_not_made_up() -> None:
+    paper = load_preset("paper")
+    assert estimate(paper, 256, 100, "cuda:0").seconds is None
+    unknown = estimate(paper, 1024, 100, "cpu")
+    assert (unknown.steps, unknown.seconds, unknown.memory_bytes) == (100, None, None)
+
+
+def test_speed_of_this_computer() -> None:
+    assert 0.1 < giga_operations_per_second() < 100_000
