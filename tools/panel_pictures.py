@@ -79,7 +79,7 @@ def _begin_training(panel: Any, volume: Any, segmentation: Any) -> None:
     panel.check()
     panel.ui.startButton.click()
     training = panel.selectedTraining
-    passTimeUntil(lambda: training.preview and training.done > 100, 300)
+    passTimeUntil(lambda: training.preview and training.done > 30, 900)
 
 
 def _show_models(panel: Any, *files: Path) -> None:

@@ -302,6 +302,7 @@ class TrainPanel(Panel):
     def _onStart(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("No training was started."), waitCursor=True):
             begun = start(self.cases, self.options)
+            self._trainings.append(begun)
             self.parameters.trainName = _freeName()
             self._listTrainings(begun.folder)
         self.check()
@@ -328,9 +329,9 @@ class TrainPanel(Panel):
         """Lists the trainings of the models folder; ``selected``, else what was selected, is selected."""
         current = self.selectedTraining
         wanted = selected or (current.folder if current else None)
-        known = {training.folder: training for training in self._trainings}
+        known = {(training.folder, training.started): training for training in self._trainings}
         with slicer.util.tryWithErrorDisplay(_("The trainings can't be listed.")):
-            self._trainings = [known.get(found.folder, found) for found in trainings()]
+            self._trainings = [known.get((found.folder, found.started), found) for found in trainings()]
         folders = [training.folder for training in self._trainings]
         combo = self.ui.trainingComboBox
         combo.blockSignals(True)
