@@ -45,7 +45,9 @@ class ModelsPanelTestCase(ModuleTestCase):
         super().setUp()
         self.panel = ModelsPanel(None)
         self.addCleanup(self.panel.cleanup)
-        self.panel._libraries = setup.libraries(READY)  # so that the panel doesn't start with a check of seconds
+        self.panel.setUpRows._libraries = setup.libraries(
+            READY
+        )  # no check of seconds at first
         self.ui = self.panel.ui
         confirm = mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True)
         self.confirm = confirm.start()
@@ -209,7 +211,7 @@ class ModelsTest(ModelsPanelTestCase):
 class SetUpTest(ModelsPanelTestCase):
     def test_the_first_look_starts_a_check(self) -> None:
         """Two libraries work, the third one crashes the child: rows, title, and the buttons that help."""
-        self.panel._libraries = setup.libraries([])
+        self.panel.setUpRows._libraries = setup.libraries([])
         lines = [f"print(json.dumps({event!r}), flush=True)" for event in READY[:2]]
         with childSaying(*lines, "os.abort()"):
             self.panel.shown()
@@ -221,7 +223,7 @@ class SetUpTest(ModelsPanelTestCase):
         self.assertEqual(self.ui.setUpCollapsibleButton.text, "Set-up: torchvision needs attention")
         self.assertTrue(self.ui.torchvisionButton.enabled and self.ui.wheelsButton.enabled)
         self.assertFalse(self.ui.downloadWeightsButton.enabled)
-        with mock.patch.object(self.panel, "check") as check:
+        with mock.patch.object(self.panel.setUpRows, "check") as check:
             self.panel.shown()
         check.assert_not_called()
 
@@ -232,7 +234,7 @@ class SetUpTest(ModelsPanelTestCase):
         self.assertTrue(self.ui.torchButton.isHidden() and self.ui.safetensorsButton.isHidden())
 
     def test_an_installation_shows_progress_and_output_then_checks(self) -> None:
-        self.panel._libraries = setup.libraries([])
+        self.panel.setUpRows._libraries = setup.libraries([])
         self.panel.refresh()
         with childSaying(
             "print(json.dumps({'event': 'notice', 'message': 'asked: ' + ' '.join(sys.argv[1:])}), flush=True)",
@@ -240,7 +242,7 @@ class SetUpTest(ModelsPanelTestCase):
             "time.sleep(0.5 if 'install' in sys.argv else 0)",
             "print(json.dumps({'event': 'done'}), flush=True)",
         ):
-            self.panel.onInstallSafetensors()
+            self.panel.setUpRows.onInstallSafetensors()
             passTimeUntil(lambda: self.ui.progressBar.format == "5 of 9 MB")
             self.assertFalse(self.ui.progressBar.isHidden() or self.ui.cancelButton.isHidden())
             self.assertIn("asked: install safetensors --json", self.ui.logTextEdit.plainText)
@@ -251,16 +253,16 @@ class SetUpTest(ModelsPanelTestCase):
         self.errors.assert_not_called()
 
     def test_torch_needs_its_extension_and_consent(self) -> None:
-        with mock.patch.object(slicer.util, "infoDisplay") as info, mock.patch.object(self.panel, "run") as run:
+        with mock.patch.object(slicer.util, "infoDisplay") as info, mock.patch.object(self.panel._child, "run") as run:
             with mock.patch.object(setup, "hasTorchExtension", return_value=False):
-                self.panel.onInstallTorch()
+                self.panel.setUpRows.onInstallTorch()
             self.assertIn("PyTorch extension", info.call_args.args[0])
             with mock.patch.object(setup, "hasTorchExtension", return_value=True):
                 self.confirm.return_value = False
-                self.panel.onInstallTorch()
+                self.panel.setUpRows.onInstallTorch()
                 run.assert_not_called()
                 self.confirm.return_value = True
-                self.panel.onInstallTorch()
+                self.panel.setUpRows.onInstallTorch()
                 run.assert_called_once()
 
     def test_a_failure_is_shown_and_the_output_stays(self) -> None:
@@ -268,7 +270,7 @@ class SetUpTest(ModelsPanelTestCase):
             "print(json.dumps({'event': 'notice', 'message': 'no network'}))",
             "print(json.dumps({'event': 'error', 'message': 'It failed: go online.'})); sys.exit(2)",
         ):
-            self.panel.onInstallSafetensors()
+            self.panel.setUpRows.onInstallSafetensors()
         self.waitForJob()
         self.errors.assert_called_once_with("It failed: go online.")
         self.assertEqual(self.ui.logTextEdit.plainText, "no network")
@@ -277,7 +279,7 @@ class SetUpTest(ModelsPanelTestCase):
 
     def test_cancel_is_quick_and_no_error(self) -> None:
         with childSaying("time.sleep(60)"):
-            self.panel.onDownloadWeights()
+            self.panel.setUpRows.onDownloadWeights()
         began = time.monotonic()
         self.ui.cancelButton.click()
         self.waitForJob()
@@ -286,8 +288,8 @@ class SetUpTest(ModelsPanelTestCase):
 
     def test_no_process_outlives_the_panel(self) -> None:
         with childSaying("time.sleep(60)"):
-            self.panel.check()
-        job = self.panel._job
+            self.panel.setUpRows.check()
+        job = self.panel._child._job
         self.panel.cleanup()
         self.assertFalse(job.isAlive)
 
@@ -310,7 +312,7 @@ class SetUpTest(ModelsPanelTestCase):
             ),
             answering(qt.QFileDialog, "getOpenFileName", "new.pth"),
         ):
-            self.panel.onWeightsFile()
+            self.panel.setUpRows.onWeightsFile()
         self.waitForJob()
         self.assertEqual([path.name for path in folder.iterdir()], ["new.pth"])
         self.assertEqual(self.ui.weightsLabel.text, "VGG-19 weights: new.pth")
@@ -323,7 +325,7 @@ class SetUpTest(ModelsPanelTestCase):
 class UnknownTest(unittest.TestCase):
     def test_marks(self) -> None:
         """Every state has its mark in the panel."""
-        from CTStyleGenLib.models_panel import _MARKS
+        from CTStyleGenLib.setup_rows import _MARKS
 
         self.assertEqual(set(_MARKS), set(State))
 
