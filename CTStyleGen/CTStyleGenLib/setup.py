@@ -74,6 +74,20 @@ def libraries(events: Sequence[Event], hasEnded: bool = False) -> list[Library]:
     return found
 
 
+def devices(events: Sequence[Event]) -> str:
+    """What networks can be computed on, from the events of a check; "" as long as they don't tell."""
+    told = next((event["devices"] for event in events if event.get("event") == "devices"), ())
+    return "; ".join(map(_deviceText, told))
+
+
+def _deviceText(device: Event) -> str:
+    if not device.get("works", True):
+        return _("{title} (not usable by this build of PyTorch)").format(title=device["title"])
+    if "memory_bytes" in device:
+        return _("{title}, {memory} GB").format(title=device["title"], memory=round(device["memory_bytes"] / 1e9))
+    return device["title"]
+
+
 def startInstall(wanted: Sequence[Library], onEvent: Callable[[Event], None], wheels: str | Path | None = None) -> Job:
     """Installs libraries into PythonSlicer, from the internet or from a folder of ``wheels`` without any network."""
     packages = [library.package for library in wanted]

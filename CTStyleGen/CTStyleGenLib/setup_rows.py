@@ -24,6 +24,7 @@ class SetUpRows:
         """``ui``: the widgets of the Models panel. ``onChange`` is called when files have changed."""
         self._ui, self._child, self._onChange = ui, child, onChange
         self._libraries = setup.libraries([])
+        self._devices = ""
         self._weights: Path | None = None  # of the VGG
         for button, slot in (
             (ui.checkButton, self.check),
@@ -52,7 +53,7 @@ class SetUpRows:
             show()
 
         def show(hasEnded: bool = False) -> None:
-            self._libraries = setup.libraries(events, hasEnded)
+            self._libraries, self._devices = setup.libraries(events, hasEnded), setup.devices(events)
             self.show(self._weights)
 
         show()
@@ -131,6 +132,8 @@ class SetUpRows:
         for library in self._libraries:
             state, text = labels[library.package]
             state.text, text.text = _MARKS[library.state], library.message
+        if self._devices:
+            self._ui.torchLabel.text += "\n" + _("Computes on: {devices}").format(devices=self._devices)
         problems = [library for library in self._libraries if library.state not in (State.READY, State.UNCHECKED)]
         title = _("Set-up: {name} needs attention").format(name=problems[0].title) if problems else _("Set-up")
         if all(library.state is State.READY for library in self._libraries):

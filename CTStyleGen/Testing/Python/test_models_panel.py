@@ -45,9 +45,7 @@ class ModelsPanelTestCase(ModuleTestCase):
         super().setUp()
         self.panel = ModelsPanel(None)
         self.addCleanup(self.panel.cleanup)
-        self.panel.setUpRows._libraries = setup.libraries(
-            READY
-        )  # no check of seconds at first
+        self.panel.setUpRows._libraries = setup.libraries(READY)  # no check of seconds at first
         self.ui = self.panel.ui
         confirm = mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True)
         self.confirm = confirm.start()
@@ -226,6 +224,21 @@ class SetUpTest(ModelsPanelTestCase):
         with mock.patch.object(self.panel.setUpRows, "check") as check:
             self.panel.shown()
         check.assert_not_called()
+
+    def test_devices(self) -> None:
+        gpus = [
+            {"name": "cuda:0", "title": "NVIDIA H100", "memory_bytes": 85_017_493_504, "works": True},
+            {"name": "cuda:1", "title": "NVIDIA Old", "memory_bytes": 4_000_000_000, "works": False},
+        ]
+        told = {"event": "devices", "devices": [{"name": "cpu", "title": "CPU, 8 threads"}, *gpus]}
+        with childSaying(*(f"print(json.dumps({event!r}))" for event in [*READY, told, {"event": "done"}])):
+            self.panel.setUpRows.check()
+        self.waitForJob()
+        self.assertEqual(
+            self.ui.torchLabel.text,
+            "PyTorch 9.9\nComputes on: CPU, 8 threads; NVIDIA H100, 85 GB; "
+            "NVIDIA Old (not usable by this build of PyTorch)",
+        )
 
     def test_complete(self) -> None:
         self.panel.shown()
