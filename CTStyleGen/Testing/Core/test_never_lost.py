@@ -247,11 +247,11 @@ def test_synthesis_goes_on_with_less_memory(cases: Path, tmp_path: Path, monkeyp
     expected = synthesis.synthesize_volume(model, labels, model.noise_code(0, 0))
     real, batches = synthesis.Model.synthesize, []
 
-    def small(self: synthesis.Model, squares: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    def small(self: synthesis.Model, squares: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         batches.append(len(squares))
         if len(squares) > room:
             raise torch.OutOfMemoryError
-        return real(self, squares, z)
+        return real(self, squares, *others)
 
     room = 2
     monkeypatch.setattr(synthesis.Model, "synthesize", small)

@@ -88,7 +88,10 @@ class CasesTest(TrainPanelTestCase):
         self.assertEqual(self.cells(CT), ["CT 0", "CT 1"])
         self.assertRegex(self.checked(), "^No style is chosen: tick the case")
         self.tick(1)
-        self.assertRegex(self.checked(), r"^Learns in \d+ steps on the processor\.\nExpected: about .* of memory\.")
+        self.assertRegex(
+            self.checked(),
+            r"^Learns in \d+ steps on (the processor|CPU, \d+ threads)\.\nExpected: about .* of memory\.",
+        )
         self.assertTrue(self.ui.startButton.enabled)
         self.tick(1, False)
         self.assertFalse(training_cases.isStyle(other))
