@@ -2,6 +2,10 @@
 
 import enum
 import gc
+import os
+import subprocess
+import sys
+import tempfile
 import typing
 import unittest
 import xml.etree.ElementTree as ElementTree
@@ -93,6 +97,16 @@ class PythonQtTest(unittest.TestCase):
         self.assertEqual(widget.layout(), layout)
         self.assertIsInstance(widget.children()[-1], qt.QAbstractButton)
         self.assertEqual([type(w) for w in widget.findChildren(qt.QPushButton)], [qt.QPushButton])
+
+
+@unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "the application has the real ones")
+class TemporaryFilesTest(unittest.TestCase):
+    def test_nothing_is_left_of_them(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            script = "import CTStyleGenTesting, slicer; slicer.app.userSettings().setValue('a', 1)"
+            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TMPDIR": folder, "TMP": folder}
+            subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+            self.assertEqual(list(Path(folder).iterdir()), [])
 
 
 @unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "the application has the real ones")

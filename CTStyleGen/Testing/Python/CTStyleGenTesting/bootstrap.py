@@ -1,6 +1,8 @@
 """Makes slicer-core, the real libraries of 3D Slicer without the application, enough of a `slicer` for the tests."""
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -45,7 +47,7 @@ def _application(logic: Any) -> Any:
     for name, kind in classes.items():
         if name.startswith("q"):
             setattr(slicer, name, pythonqt.wrapperOf(kind))
-    settings = tempfile.mkdtemp(prefix="CTStyleGenTesting-")
+    settings = _folder()
     QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
     QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, settings)
     application = slicerwidgets.qSlicerApplication(logic)
@@ -101,13 +103,19 @@ class _TestedModule:
 
 
 def _dataManagers(scene: Any, logic: Any) -> tuple[Any, ...]:
-    """What reading a .mrb needs, with a folder of its own that goes when the tests end."""
-    cache = tempfile.TemporaryDirectory(prefix="CTStyleGenTesting-")
+    """What reading a .mrb needs."""
     remote = slicer.vtkMRMLRemoteIOLogic()
-    remote.GetCacheManager().SetRemoteCacheDirectory(cache.name)
+    remote.GetCacheManager().SetRemoteCacheDirectory(_folder())
     remote.SetMRMLScene(scene)
     dataIO = slicer.vtkDataIOManagerLogic()
     dataIO.SetMRMLApplicationLogic(logic)
     dataIO.SetAndObserveDataIOManager(remote.GetDataIOManager())
     remote.AddDataIOToScene()
-    return remote, dataIO, cache
+    return remote, dataIO
+
+
+def _folder() -> str:
+    """A temporary folder that goes when the tests end."""
+    folder = tempfile.mkdtemp(prefix="CTStyleGenTesting-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
