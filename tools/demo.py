@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         _prepare_cases(folder)
         _train(folder)
-        _synthesize(folder)
+        synthesize(folder)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,10 +51,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _prepare_cases(folder: Path) -> None:
+    """The content patient and the style patient, cut into cases."""
+    demo_data.content_case(folder / "data" / "content")
+    cut_cases(folder, demo_data.style_case(folder / "data" / "style", folder / "data" / "cache"))
+
+
+def cut_cases(folder: Path, style_case: Path) -> None:
     """Two training cases of the content patient, the held-out slices between them, and the style case."""
     anatomy = load_anatomy("thorax")
-    content = read_case(demo_data.content_case(folder / "data" / "content"), anatomy)
-    style = read_case(demo_data.style_case(folder / "data" / "style", folder / "data" / "cache"), anatomy)
+    content, style = (read_case(path, anatomy) for path in (folder / "data" / "content", style_case))
     shutil.rmtree(folder / "cases", ignore_errors=True)
     for name, case, (first, last) in (
         ("content-below", content, _TRAINED[0]),
@@ -74,7 +79,7 @@ def _train(folder: Path) -> None:
     subprocess.run([*command, *_TRAINING, "--output", str(folder / "chest.ctstyle")], check=True)
 
 
-def _synthesize(folder: Path) -> None:
+def synthesize(folder: Path) -> None:
     """Through MRML: loads the held-out CT and the Slicer segmentation, synthesizes, edits, synthesizes again, saves."""
     sys.path[:0] = [str(_ROOT / "CTStyleGen"), str(_ROOT / "CTStyleGen" / "Testing" / "Python")]
     from CTStyleGenTesting import prepare
@@ -96,20 +101,36 @@ def _synthesize(folder: Path) -> None:
     segmentation.CreateDefaultDisplayNodes()
 
     logic, model = CTStyleGenLogic(), folder / "chest.ctstyle"
-    results = [logic.synthesize(segmentation, reference, model=model, seed=seed) for seed in range(_CODES)]
+    codes = logic.synthesize(segmentation, reference, model=model, samples=_CODES)
     edited = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     edited.Copy(segmentation)
     edited.SetName("Chest with a larger heart")
+    edited.RemoveAllDisplayNodeIDs()  # else both have one
+    edited.CreateDefaultDisplayNodes()
     _grow(edited, "mediastinum", reference)
-    grown = logic.synthesize(edited, reference, model=model, seed=0)
+    grown = logic.synthesize(edited, reference, model=model)
 
-    for name, node in [*((f"code-{n}", node) for n, node in enumerate(results, 1)), ("larger-heart", grown)]:
+    for name, node in [*((f"code-{n}", node) for n, node in enumerate(codes, 1)), ("larger-heart", grown)]:
         _write(node, folder / f"synthetic-{name}.nrrd")
-    if not slicer.mrmlScene.WriteToMRB(str(folder / "demo.mrb")):
-        raise InputError(f"The scene {folder / 'demo.mrb'} can't be written: look for room on the disk.")
-    arrays = [axial(imageInGrid(slicer.util.arrayFromVolume(node), node)) for node in (*results, grown)]
+    _save_scene(folder / "demo.mrb", reference, grown, [segmentation, edited])
+    arrays = [axial(imageInGrid(slicer.util.arrayFromVolume(node), node)) for node in (*codes, grown)]
     labels = conditioningFromSegmentation(edited, reference, load_anatomy("thorax")).labels
     _contact_sheet(folder, arrays[:_CODES], arrays[-1], axial(imageInGrid(labels, reference)))
+
+
+def _save_scene(path: Path, reference: Any, result: Any, segmentations: list[Any]) -> None:
+    """Writes the scene: it opens with the result in the views, over the reference, in the last segments' outlines."""
+    import slicer
+
+    from .slice_views import ORIENTATIONS, SliceView
+
+    for segmentation in segmentations:
+        segmentation.GetDisplayNode().SetVisibility2DFill(False)
+        segmentation.GetDisplayNode().SetVisibility(segmentation is segmentations[-1])
+    for name in ORIENTATIONS:
+        SliceView(name).show(reference, result)
+    if not slicer.mrmlScene.WriteToMRB(str(path)):
+        raise InputError(f"The scene {path} can't be written: look for room on the disk.")
 
 
 def _add_volume(image: sitk.Image, name: str) -> Any:
