@@ -258,8 +258,9 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         file, {"train": [...], "test": [...]}, outside of whose "train" no patient is used. ``dicom``: DICOM as well.
         ``resume``: goes on with a data set that stopped.
 
-        Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after those
-        before it. Raises as `synthesize`; images that are whole are kept.
+        Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after the
+        data sets before it, beside other jobs; closing the scene leaves it at work. Raises as `synthesize`; images that
+        are whole are kept.
         """
         options = expansion.ExpansionOptions(
             cases, model, output, perCase, amount, styles, mix, labels, splits, dicom, seed, device, resume

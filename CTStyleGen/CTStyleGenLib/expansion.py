@@ -53,6 +53,8 @@ class ExpansionJob(QueuedJob):
     case. What a canceled job has made stays, and can be gone on with.
     """
 
+    lane = "data sets"  # they take hours
+
     def __init__(self, options: ExpansionOptions) -> None:
         """Takes in the nodes as they are now. Raises InputError for cases or a model that can't be."""
         super().__init__()

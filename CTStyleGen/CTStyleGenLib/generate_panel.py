@@ -27,7 +27,7 @@ from .outputs import SYNTHETIC
 from .panel import Panel
 from .parameters import Device, SliceChoice
 from .speed import expectedSeconds, inWords
-from .synthesis import CheckResult, Wish, pythonCall
+from .synthesis import CheckResult, SynthesisJob, Wish, pythonCall
 from .vary_section import VarySection
 
 _REST_MS = 300  # after a change, before it is checked
@@ -233,8 +233,11 @@ class GeneratePanel(Panel):
             Device.CUDA: _("on the graphics card"),
         }[chosen.device]
         lines = [_("{what} {where}, in about {time}.").format(what=what, where=where, time=time), *result.problems]
-        if len(jobQueue()):
+        busy = jobQueue().lanes()
+        if SynthesisJob.lane in busy:
             lines.insert(1, _("It waits until the run before it has ended."))
+        if busy - {SynthesisJob.lane}:
+            lines.insert(1, _("A data set is being made beside it: both take longer."))
         return "\n".join(lines)
 
     def _limitRange(self) -> None:

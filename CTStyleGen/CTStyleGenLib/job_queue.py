@@ -1,11 +1,13 @@
-"""Work that makes something of the scene: one job after the other, followed by a timer while Slicer stays at hand.
+"""Work that makes something of the scene, followed by a timer while Slicer stays at hand.
+
+Jobs of a lane run one after the other, lanes beside each other: a data set of hours holds up no CT of seconds.
 
 All of it happens on the main thread, since nodes may be touched nowhere else.
 """
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import qt
@@ -36,6 +38,8 @@ class QueuedJob:
     (<State.RUNNING: 'running'>, 12, 40)
     >>> job.wait()  # or job.cancel()
     """
+
+    lane = "scene"  # jobs whose results go into the scene, and that end with it
 
     def __init__(self) -> None:
         self.state = State.WAITING
@@ -77,7 +81,7 @@ class QueuedJob:
     def wait(self) -> Any:
         """Waits for the end and returns the result; raises what went wrong: InputError, JobError, JobCanceled, OSError.
 
-        Jobs that were queued before it come first.
+        Jobs of its lane that were queued before it come first.
         """
         queue = jobQueue()
         try:
@@ -116,7 +120,7 @@ class QueuedJob:
 
 
 class JobQueue:
-    """Runs jobs one after the other. When the scene or Slicer is closed, those that are left are canceled."""
+    """Runs the first job of each lane. When the scene is closed, its jobs are canceled; when Slicer is, all are."""
 
     def __init__(self) -> None:
         self._jobs: list[QueuedJob] = []
@@ -130,8 +134,9 @@ class JobQueue:
     def __contains__(self, job: QueuedJob) -> bool:
         return job in self._jobs
 
-    def __len__(self) -> int:
-        return len(self._jobs)
+    def lanes(self) -> set[str]:
+        """The lanes that have jobs."""
+        return {job.lane for job in self._jobs}
 
     def add(self, job: QueuedJob) -> None:
         """Lets the job run when it is its turn."""
@@ -139,11 +144,13 @@ class JobQueue:
         self._timer.start()
 
     def poll(self, until: QueuedJob | None = None) -> bool:
-        """Goes on with the first job; whether the job ``until`` has ended."""
+        """Goes on with the first job of each lane; whether the job ``until`` has ended."""
         if self._jobs and not self.isPolling:
             self.isPolling = True
+            first = {job.lane: job for job in reversed(self._jobs)}
             try:
-                self._jobs[0].poll()
+                for job in first.values():
+                    job.poll()
             finally:
                 self.isPolling = False
                 self._jobs = [job for job in self._jobs if not job.hasEnded]
@@ -153,9 +160,7 @@ class JobQueue:
 
     def cancelAll(self) -> None:
         """Cancels all jobs."""
-        for job in reversed(self._jobs):  # so that none begins meanwhile
-            job.cancel()
-        self._jobs = []
+        self._cancel(self._jobs)
         self._timer.stop()
 
     def close(self) -> None:
@@ -164,8 +169,13 @@ class JobQueue:
         slicer.app.disconnect("aboutToQuit()", self.cancelAll)
         slicer.mrmlScene.RemoveObserver(self._observer)
 
+    def _cancel(self, jobs: Iterable[QueuedJob]) -> None:
+        for job in reversed(list(jobs)):  # so that none begins meanwhile
+            job.cancel()
+        self._jobs = [job for job in self._jobs if not job.hasEnded]
+
     def _onSceneClose(self, caller: Any, event: str) -> None:
-        self.cancelAll()
+        self._cancel(job for job in self._jobs if job.lane == QueuedJob.lane)
 
 
 _queue: JobQueue | None = None

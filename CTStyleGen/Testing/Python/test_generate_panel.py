@@ -12,6 +12,7 @@ import qt
 import slicer
 from CTStyleGenTesting import chest, scenes
 from CTStyleGenLib.conditioning import chosenOrgan
+from CTStyleGenLib.job_queue import State
 from CTStyleGenLib.parameters import Device, ExportCases, ExportLook, SliceChoice, VaryWay
 from CTStyleGenTesting.chest import SHAPE, chestMasks, tinyModel
 from CTStyleGenTesting.model_files import writeModel
@@ -413,7 +414,7 @@ class ExportSectionTest(PanelTestCase):
         self.assertRegex(self.said(), r"^Makes 2 images \(cases: 1\), about 1 MB\. The disk has .+ [MG]B free\.$")
         self.export.ui.exportButton.click()
         self.assertFalse(self.export.ui.exportButton.enabled)
-        self.assertIn("waits", self.checked())
+        self.assertRegex(self.checked(), "\nA data set is being made beside it: both take longer.$")
         slicer.mrmlScene.RemoveNode(self.segmentation)
         passTimeUntil(lambda: not self.export._jobs.jobs, 300)
         output = self.elsewhere / "Dataset007_Tiny"
@@ -421,6 +422,21 @@ class ExportSectionTest(PanelTestCase):
         self.assertEqual(len(list((output / "imagesTr").iterdir())), 2)
         self.assertIn(str(output), self.export.ui.resultLabel.text)
         self.assertEqual(self.said(), "Choose a segmentation.")
+
+    def test_a_ct_is_generated_meanwhile_and_a_closed_scene_does_not_matter(self) -> None:
+        self.parameters.exportPerCase = 60
+        self.said()
+        self.export.ui.exportButton.click()
+        (job,) = self.export._jobs.jobs
+        self.checked()
+        self.ui.generateButton.click()
+        passTimeUntil(lambda: not self.panel._runs.jobs, 300)
+        self.assertTrue(slicer.util.getNode("Chest synthetic CT"))
+        self.assertEqual(job.state, State.RUNNING)
+        slicer.mrmlScene.Clear(False)
+        self.assertEqual(job.state, State.RUNNING)
+        job.cancel()
+        self.assertEqual(self.export._jobs.jobs, [])
 
     def test_a_canceled_one_is_gone_on_with(self) -> None:
         self.parameters.exportPerCase = 6

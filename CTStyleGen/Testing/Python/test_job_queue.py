@@ -87,7 +87,18 @@ class QueueTest(unittest.TestCase):
         self.assertIsInstance(second.error, jobs.JobError)
         self.assertEqual([job.ends for job in (first, second)], [[State.DONE], [State.FAILED]])
         self.assertEqual([job.closed for job in (first, second, third)], [1, 1, 1])
-        self.assertEqual(len(jobQueue()), 0)
+        self.assertEqual(jobQueue().lanes(), set())
+
+    def test_lanes_hold_up_none_but_their_own(self) -> None:
+        long, waiting, quick = self.queued(ENDLESS, DONE, DONE)
+        for job in (long, waiting):
+            job.lane = "data sets"
+        self.assertEqual(jobQueue().lanes(), {"data sets", "scene"})
+        passTimeUntil(lambda: quick.hasEnded and long.events)
+        self.assertEqual([job.state for job in (long, waiting, quick)], [State.RUNNING, State.WAITING, State.DONE])
+        long.cancel()
+        passTimeUntil(lambda: waiting.hasEnded)
+        self.assertEqual(waiting.state, State.DONE)
 
     def test_waiting_for_one_runs_those_before_it(self) -> None:
         first, second = self.queued(DONE, DONE)
@@ -126,10 +137,13 @@ class QueueTest(unittest.TestCase):
         self.assertEqual((second.state, second.events), (State.CANCELED, []))
 
     def test_closed_scene(self) -> None:
-        first, second = self.queued(ENDLESS, DONE)
+        first, second, beside = self.queued(ENDLESS, DONE, DONE)
+        beside.lane = "data sets"
         passTimeUntil(lambda: first.events)
         slicer.mrmlScene.Clear(False)
         self.assertEqual((first.state, second.state), (State.CANCELED, State.CANCELED))
+        passTimeUntil(lambda: beside.hasEnded)
+        self.assertEqual(beside.state, State.DONE)
         self.assertGone(first.pids)
         (after,) = self.queued(DONE)
         self.assertEqual(after.wait(), 7)
