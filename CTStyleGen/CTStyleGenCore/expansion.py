@@ -47,6 +47,18 @@ LABELS = ("organs", "source")
 _ENDING = ".nii.gz"
 _BYTES, _DICOM_BYTES = 1.2, 2.7  # a voxel takes, in HU and labels, compressed; and as DICOM, which is not
 _OTHERS = 50  # cases whose anatomies are at hand to vary one; of more, these, evenly spread
+_WORDS = {  # for what a plan tells, where another one is asked for than was begun
+    "per_case": "another number of images of each case",
+    "amount_mm": "another amount",
+    "seed": "another seed",
+    "styles": "other styles",
+    "mix": "another mix of styles",
+    "labels": "another kind of labels",
+    "dicom": "another choice of DICOM",
+    "cases": "other cases",
+    "model": "another model",
+    "version": "another version of CTStyleGen",
+}
 _SHEET_IMAGES, _TILE = 24, 160  # of the contact sheet; pixels a side
 _SHEET_COLUMNS = 4
 _SHEET_WINDOW = (-1000.0, 500.0)  # HU that are black and white
@@ -244,8 +256,8 @@ class _Job:
             raise InputError(f"{output} has no plan.json to go on from: leave --resume out.") from error
         if differing:
             raise InputError(
-                f"{output} was begun with another {differing[0]}: resume with the options it began with, or choose "
-                "another output."
+                f"{output} was begun with {_WORDS[differing[0]]}: go on with what it was begun with, or choose another "
+                "output."
             )
 
     def begin(self, first: bool) -> None:

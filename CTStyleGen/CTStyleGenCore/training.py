@@ -32,6 +32,17 @@ from .training_data import TrainingData, load_training_data
 
 _REPORT_SECONDS = 0.5
 _AGREE_STEPS = 10  # several processes ask each other as often whether to stop
+_WORDS = {  # for what a checkpoint tells, where another one is asked for
+    "preset": "another preset",
+    "features": "other features",
+    "styles": "other styles",
+    "cases": "other cases",
+    "slices": "another number of slices",
+    "size": "another size",
+    "batch": "another batch",
+    "precision": "another precision",
+    "seed": "another seed",
+}
 
 
 @dataclass(frozen=True)
@@ -206,8 +217,8 @@ class _Run:
         state, saved = read_checkpoint(self.checkpoint)
         if differing := [key for key, value in self.description.items() if saved.get(key) != value]:
             raise InputError(
-                f"The checkpoint {self.checkpoint} was made with another {differing[0]}: resume with the options it "
-                "began with."
+                f"The checkpoint {self.checkpoint} was made with {_WORDS[differing[0]]}: go on with what it was begun "
+                "with."
             )
         try:
             load_flat_state(trainer.parts(), state)

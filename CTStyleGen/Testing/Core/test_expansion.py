@@ -22,7 +22,7 @@ from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.cases import read_cases
 from CTStyleGenCore.errors import InputError, Stopped
-from CTStyleGenCore.expansion import ExpansionOptions, Looks, estimate, expand, plan
+from CTStyleGenCore.expansion import _WORDS, ExpansionOptions, Looks, estimate, expand, plan
 from CTStyleGenCore.files import sha256
 from CTStyleGenCore.plausibility import Ranges, measure_ranges
 from CTStyleGenCore.splits import read_splits
@@ -245,9 +245,14 @@ def test_two_processes_make_what_one_makes(still_set: Path, model: Path, cases: 
 
 def test_resume_refuses_another_plan(data_set: Path, model: Path, cases: Path, capfd: pytest.CaptureFixture) -> None:
     assert main(arguments(model, cases, data_set, "--seed", 8, "--resume")) == 2
-    assert "another seed" in capfd.readouterr().err
+    assert "was begun with another seed: go on with what it was begun with" in capfd.readouterr().err
     assert main(arguments(model, cases, data_set, "--seed", 7)) == 2
     assert "exists already" in capfd.readouterr().err
+
+
+def test_each_part_of_a_plan_has_a_name_that_users_know(data_set: Path) -> None:
+    told = json.loads((data_set / "plan.json").read_text(encoding="utf-8"))
+    assert list(told) == list(_WORDS) and not any("_" in words for words in _WORDS.values())
 
 
 # --- labels, sizes, DICOM ---------------------------------------------------------------------------------------------

@@ -241,6 +241,8 @@ def test_resume_refuses_other_options_and_broken_checkpoints(cases: Path, tmp_pa
         run(options(cases, tmp_path, steps=9), stop_at=2)
     with pytest.raises(InputError, match="another seed"):
         run(options(cases, tmp_path, steps=9, resume=True, seed=1))
+    with pytest.raises(InputError, match="made with another number of slices: go on"):
+        run(options(cases, tmp_path, steps=9, resume=True, slices_per_case=1))
     path = checkpoint_path(tmp_path / "m.ctstyle")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="can't be read"):
