@@ -297,7 +297,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         All segments move together and keep their names, colors and terminology. ``amount``: how far, in mm, root mean
         square; 0 gives copies. ``way``: deform, organs, interpolate, shape, or mixed; interpolate and shape need
         ``cases``, a folder of other patients. Areas and places of organs stay within theirs, widened by the share
-        ``widen``. ``organs``: as of `synthesize`. ``anatomy``: the organ table, or its name or file.
+        ``widen``. ``organs``: as of `synthesize`. ``anatomy``: the organ table, or its name or file, or a model.
 
         Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after those
         before it. Raises as `synthesize`.

@@ -19,6 +19,7 @@ from .job_queue import QueuedJob, State
 from .organ_table import styleArguments
 from .panel import Panel
 from .parameters import ExportCases, ExportLook
+from .python_call import copyAsPython
 from .training_cases import Given, isSafeName
 
 _REST_MS = 300  # after a change, before cases are looked for on the disk
@@ -37,6 +38,7 @@ class ExportSection(Panel):
         self._timer.singleShot = True
         self._timer.connect("timeout()", self.check)
         self.ui.exportButton.connect("clicked(bool)", self._onExport)
+        self.ui.copyButton.connect("clicked(bool)", self._onCopy)
         self.ui.exportSection.connect("contentsCollapsed(bool)", self._onCollapsed)
 
     def setParameterNode(self, parameterNode: Any) -> None:
@@ -79,7 +81,7 @@ class ExportSection(Panel):
         except InputError as error:
             said = missing = str(error)
         self.ui.preflightLabel.text = said
-        self.ui.exportButton.enabled = not missing
+        self.ui.exportButton.enabled = self.ui.copyButton.enabled = not missing
         self.ui.exportButton.toolTip = missing or _("Make the data set, and write it to the disk.")
 
     def _preflight(self) -> str:
@@ -125,28 +127,35 @@ class ExportSection(Panel):
             return []
         return styleArguments(read_card(chosen.model), json.loads(chosen.organStyles or "{}"))
 
+    def _asked(self) -> dict[str, Any]:
+        """What is asked for: the arguments of the Logic's expand."""
+        chosen = self.parameters
+        return {
+            "cases": self._cases(),
+            "output": self.output,
+            "model": chosen.model.absolute(),
+            "perCase": chosen.exportPerCase,
+            "amount": chosen.exportAmount,
+            "styles": self._styles() or (),
+            "dicom": chosen.exportDicom,
+            "seed": chosen.exportSeed,
+            "device": chosen.device.value,
+            "resume": self._isBegun,
+        }
+
     def _onExport(self) -> None:
         """Adds a job to the queue."""
-        chosen = self.parameters
         self.ui.resultLabel.text = ""
         with slicer.util.tryWithErrorDisplay(_("No data set was made."), waitCursor=True):
-            job = self.logic.expand(
-                self._cases(),
-                self.output,
-                model=chosen.model,
-                perCase=chosen.exportPerCase,
-                amount=chosen.exportAmount,
-                styles=self._styles(),
-                dicom=chosen.exportDicom,
-                seed=chosen.exportSeed,
-                device=chosen.device.value,
-                resume=self._isBegun,
-                wait=False,
-            )
+            job = self.logic.expand(**self._asked(), wait=False)
             notices: list[str] = []
             self._jobs.add(job, lambda job: self._end(job, notices), notices.append)
         self.check()
         self._onJob()
+
+    def _onCopy(self) -> None:
+        with slicer.util.tryWithErrorDisplay(_("Nothing was copied.")):
+            copyAsPython(self.logic.expand, **self._asked())
 
     def _end(self, job: QueuedJob, notices: list[str]) -> None:
         self._onJob()

@@ -26,8 +26,9 @@ from .organ_table import OrganStyles, OrganTable, styleArguments
 from .outputs import SYNTHETIC
 from .panel import Panel
 from .parameters import Device, SliceChoice
+from .python_call import copyAsPython
 from .speed import expectedSeconds, inWords
-from .synthesis import CheckResult, SynthesisJob, Wish, pythonCall
+from .synthesis import CheckResult, SynthesisJob, Wish
 from .vary_section import VarySection
 
 _REST_MS = 300  # after a change, before it is checked
@@ -330,20 +331,22 @@ class GeneratePanel(Panel):
 
     # --- the run ---
 
+    def _asked(self) -> dict[str, Any]:
+        """What a run is asked for: the arguments of the Logic's synthesize."""
+        chosen, wish = self.parameters, self.wish
+        return {
+            "segmentationNode": chosen.segmentation,
+            "referenceVolumeNode": self.reference,
+            **{name: getattr(wish, name) for name in wish.__dataclass_fields__},
+            "output": chosen.output if chosen.samples == 1 else None,
+            "asSequence": chosen.asSequence and chosen.samples > 1,
+        }
+
     def _onGenerate(self) -> None:
         """Adds a run to the queue."""
-        chosen, reference = self.parameters, self.reference
+        reference = self.reference
         with slicer.util.tryWithErrorDisplay(_("No CT was made."), waitCursor=True):
-            wish = self.wish
-            job = self.logic.synthesize(
-                chosen.segmentation,
-                chosen.referenceVolume,
-                **{name: getattr(wish, name) for name in wish.__dataclass_fields__},
-                output=chosen.output if chosen.samples == 1 else None,
-                asSequence=chosen.asSequence,
-                wait=False,
-            )
-            self._runs.add(job, self._ender(reference))
+            self._runs.add(self.logic.synthesize(**self._asked(), wait=False), self._ender(reference))
         self.check()
 
     def _ender(self, reference: Any) -> Callable[[QueuedJob], None]:
@@ -359,10 +362,7 @@ class GeneratePanel(Panel):
 
     def _onCopy(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was copied.")):
-            chosen = self.parameters
-            call = pythonCall(chosen.segmentation, chosen.referenceVolume, self.wish, chosen.asSequence)
-            qt.QApplication.clipboard().setText(call)
-            slicer.util.showStatusMessage(_("Copied; paste it into the Python console."), 3000)
+            copyAsPython(self.logic.synthesize, **self._asked())
 
     # --- seeing it ---
 

@@ -159,48 +159,6 @@ def provenanceOf(
     }
 
 
-def pythonCall(
-    segmentationNode: "slicer.vtkMRMLSegmentationNode",
-    referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode | None",
-    wish: Wish,
-    asSequence: bool = False,
-) -> str:
-    """Python that repeats the synthesis in Slicer's console, with everything that isn't as by default."""
-    reference = referenceVolumeNode or referenceOf(segmentationNode)
-    defaults = Wish(Path())
-    options = [f"model={str(wish.model)!r}"]
-    if wish.styles:
-        options.append(f"styles={list(wish.styles)!r}")
-    if wish.organs:
-        options.append(f"organs={dict(wish.organs)!r}")
-    if wish.slices is not None:
-        options.append(f"slices=range({wish.slices[0]}, {wish.slices[-1] + 1})")
-    for name in ("samples", "seed", "device"):
-        if getattr(wish, name) != getattr(defaults, name):
-            options.append(f"{name}={getattr(wish, name)!r}")
-    if asSequence and wish.samples > 1:
-        options.append("asSequence=True")
-    lines = [_pythonOf(segmentationNode), _pythonOf(reference), *options]
-    return "\n".join(
-        [
-            "from CTStyleGen import CTStyleGenLogic",
-            "",
-            "result = CTStyleGenLogic().synthesize(",
-            *(f"    {line}," for line in lines),
-            ")",
-        ]
-    )
-
-
-def _pythonOf(node: "slicer.vtkMRMLNode | None") -> str:
-    """Python that finds the node: by its name if no other has it, else by its ID."""
-    if node is None:
-        return "None"
-    if slicer.mrmlScene.GetNodesByName(node.GetName()).GetNumberOfItems() == 1:
-        return f"slicer.util.getNode({node.GetName()!r})"
-    return f"slicer.mrmlScene.GetNodeByID({node.GetID()!r})"
-
-
 @dataclass(frozen=True)
 class _Prepared:
     conditioning: Conditioning

@@ -20,8 +20,9 @@ from .loss_plot import lossTitle, relativeLosses, showLossPlot, updateLossPlot
 from .models import featureWeights, modelPath
 from .panel import Panel
 from .parameters import CaseSource, Features
+from .python_call import copyAsPython
 from .speed import inWords
-from .training import TrainingOptions, check, isTaken, start, trainings
+from .training import TrainingOptions, check, isTaken, trainings
 from .training_cases import CaseChecks, TrainingCase
 from .training_run import State, Training
 
@@ -61,6 +62,7 @@ class TrainPanel(Panel):
             (self.ui.addAllButton, self._onAddAll),
             (self.ui.removeButton, self._onRemove),
             (self.ui.startButton, self._onStart),
+            (self.ui.copyButton, self._onCopy),
             (self.ui.pauseButton, self._ofSelected(self._onPause)),
             (self.ui.stopButton, self._ofSelected(Training.stop)),
             (self.ui.curvesButton, self._ofSelected(showLossPlot)),
@@ -188,6 +190,7 @@ class TrainPanel(Panel):
             ready, text = True, "\n".join([self._preflight(options, result.estimate), *result.problems])
         self.ui.preflightLabel.text = text
         self.ui.startButton.enabled = ready
+        self.ui.copyButton.enabled = result.ready
         self.ui.startButton.toolTip = _("Train the model, in a process of its own.") if ready else text
 
     def _preflight(self, options: TrainingOptions, needs: Estimate) -> str:
@@ -299,13 +302,22 @@ class TrainPanel(Panel):
 
     # --- trainings ---
 
+    def _asked(self) -> dict[str, Any]:
+        """What is asked for: the arguments of the Logic's train."""
+        cases, options = self.cases, self.options
+        pairs = cases if isinstance(cases, Path) else {c.name: (c.volumeNode, c.segmentationNode) for c in cases}
+        return {"cases": pairs, **{name: getattr(options, name) for name in options.__dataclass_fields__}}
+
     def _onStart(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("No training was started."), waitCursor=True):
-            begun = start(self.cases, self.options)
+            begun = self.logic.train(**self._asked())
             self._trainings.append(begun)
             self.parameters.trainName = _freeName()
             self._listTrainings(begun.folder)
         self.check()
+
+    def _onCopy(self) -> None:
+        copyAsPython(self.logic.train, **self._asked())
 
     def poll(self) -> None:
         """Follows the trainings, and the search for devices."""

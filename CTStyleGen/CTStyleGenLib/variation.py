@@ -19,6 +19,7 @@ import slicer
 import vtk
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.model_file import SUFFIX, read_card
 from CTStyleGenCore.volumes import read_image, same_grid, write_volume
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
@@ -43,7 +44,7 @@ class VariationOptions:
     cases: str | Path | None = None  # a folder of other patients' cases
     widen: float = 0.2
     organs: Organs | None = None  # of segments that aren't recognized, as in `Wish`
-    anatomy: str | Path | Anatomy = "thorax"  # organ table, or its name or file
+    anatomy: str | Path | Anatomy = "thorax"  # organ table, or its name or file, or a model that has it
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ class VariationJob(QueuedJob):
         """Takes in the nodes as they are now. Raises InputError for what can't work."""
         super().__init__()
         reference = referenceVolumeNode or referenceOf(segmentationNode)
-        told = options.anatomy
-        self._anatomy = told if isinstance(told, Anatomy) else load_anatomy(told)
+        self._anatomy = _table(options.anatomy)
         labels = conditioningFromSegmentation(segmentationNode, reference, self._anatomy, options.organs).labels
         self._options, self._name = options, segmentationNode.GetName()
         self._place = Place(segmentationNode, reference)
@@ -160,6 +160,15 @@ class VariationJob(QueuedJob):
         self._grid.GetIJKToRASMatrix(matrix)
         image.SetGeometryFromImageToWorldMatrix(matrix)
         return image
+
+
+def _table(told: str | Path | Anatomy) -> Anatomy:
+    """The organ table that was told."""
+    if isinstance(told, Anatomy):
+        return told
+    if Path(told).suffix == SUFFIX:
+        return Anatomy.from_json(read_card(Path(told))["anatomy"])
+    return load_anatomy(told)
 
 
 def _layered(

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from CTStyleGenCore.anatomy import Anatomy, load_anatomy
-from CTStyleGenCore.model_file import read_card
 from slicer.i18n import tr as _
 
 from .conditioning import referenceOf
@@ -13,6 +11,7 @@ from .job_bar import JobBar
 from .job_queue import QueuedJob, State
 from .outputs import ATTRIBUTE_PREFIX
 from .panel import Panel
+from .python_call import copyAsPython
 
 _TABLE = "thorax"  # organ table where no model says its own
 
@@ -29,6 +28,7 @@ class VarySection(Panel):
         self._onJob = onJob
         self._jobs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} segmentations"))
         self.ui.varyButton.connect("clicked(bool)", self._onVary)
+        self.ui.copyButton.connect("clicked(bool)", self._onCopy)
         self.ui.varySection.connect("contentsCollapsed(bool)", self._onCollapsed)
         self.ui.outlinesCheckBox.connect("toggled(bool)", self._onOutlines)
 
@@ -49,35 +49,37 @@ class VarySection(Panel):
             )
         else:
             missing = ""
-        self.ui.varyButton.enabled = not missing
+        self.ui.varyButton.enabled = self.ui.copyButton.enabled = not missing
         self.ui.varyButton.toolTip = missing or _("Make new segmentations beside this one.")
         self.ui.statusLabel.text = missing
 
     def _onCollapsed(self, isCollapsed: bool) -> None:
         self._jobs.show()  # an opened section shows all its widgets, the bar of no job as well
 
+    def _asked(self) -> dict[str, Any]:
+        """What is asked for: the arguments of the Logic's vary."""
+        chosen = self.parameters
+        return {
+            "segmentationNode": chosen.segmentation,
+            "referenceVolumeNode": chosen.referenceVolume or referenceOf(chosen.segmentation),
+            "count": chosen.varyCount,
+            "amount": chosen.varyAmount,
+            "seed": chosen.varySeed,
+            "way": chosen.varyWay.value,
+            # The model's organ table, as the segments' organs were chosen from it.
+            "anatomy": chosen.model.absolute() if chosen.model.is_file() else _TABLE,
+        }
+
     def _onVary(self) -> None:
         """Adds a job to the queue."""
-        chosen = self.parameters
         with slicer.util.tryWithErrorDisplay(_("Nothing was varied."), waitCursor=True):
-            job = self.logic.vary(
-                chosen.segmentation,
-                chosen.referenceVolume,
-                count=chosen.varyCount,
-                amount=chosen.varyAmount,
-                seed=chosen.varySeed,
-                way=chosen.varyWay.value,
-                anatomy=self._anatomy(),
-                wait=False,
-            )
+            job = self.logic.vary(**self._asked(), wait=False)
             self.ui.statusLabel.text = ""
             self._jobs.add(job, self._end)
         self._onJob()
 
-    def _anatomy(self) -> Anatomy:
-        """The model's organ table, as the segments' organs were chosen from it."""
-        model = self.parameters.model
-        return Anatomy.from_json(read_card(model)["anatomy"]) if model.is_file() else load_anatomy(_TABLE)
+    def _onCopy(self) -> None:
+        copyAsPython(self.logic.vary, **self._asked())
 
     def _end(self, job: QueuedJob) -> None:
         self._onJob()

@@ -18,6 +18,7 @@ from CTStyleGenTesting.chest import SHAPE, chestMasks, tinyModel
 from CTStyleGenTesting.model_files import writeModel
 from CTStyleGenTesting.panels import (
     ModuleTestCase,
+    argumentsOfCopied,
     closeModule,
     compositeNode,
     openModule,
@@ -136,11 +137,32 @@ class ChoicesTest(PanelTestCase):
         self.cell("heart", ORGAN).setCurrentIndex(0)
         self.checked()
         self.ui.copyButton.click()
-        text = qt.QApplication.clipboard().text()
-        compile(text, "copied", "exec")
-        for words in ("getNode('Chest')", "getNode('CT')", repr(str(self.model)), "range(1, 3)", "seed=12"):
-            self.assertIn(words, text)
-        self.assertIn("organs={'heart': None}", text)
+        told = argumentsOfCopied("synthesize")
+        self.assertIs(told.pop("segmentationNode"), self.segmentation)
+        self.assertIs(told.pop("referenceVolumeNode"), self.volume)
+        expected = {
+            **{"model": str(self.model), "styles": None, "organs": {"heart": None}, "slices": range(1, 3)},
+            **{"samples": 1, "seed": 12, "device": "auto", "output": None, "asSequence": False, "wait": True},
+        }
+        self.assertEqual(told, expected)
+        self.assertEqual(
+            qt.QApplication.clipboard().text().splitlines()[2:4],
+            [
+                "result = CTStyleGenLogic().synthesize(",
+                "    segmentationNode=slicer.mrmlScene.GetFirstNodeByName('Chest'),",
+            ],
+        )
+
+    def test_copy_as_python_of_a_run_into_a_volume(self) -> None:
+        output = scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid, "CT")  # two of one name
+        output.SetAttribute("CTStyleGen.Synthetic", "1")
+        self.parameters.output, self.parameters.device = output, Device.CPU
+        self.checked()
+        self.ui.copyButton.click()
+        told = argumentsOfCopied("synthesize")
+        self.assertIs(told["output"], output)
+        self.assertIs(told["referenceVolumeNode"], self.volume)
+        self.assertEqual(told["device"], "cpu")
 
 
 class OrganTableTest(PanelTestCase):
@@ -329,6 +351,17 @@ class VarySectionTest(PanelTestCase):
         self.vary.ui.varySection.collapsed = False
         self.assertFalse(self.vary.ui.progressBar.isVisibleTo(self.vary.widget))
 
+    def test_copy_as_python(self) -> None:
+        self.vary.ui.copyButton.click()
+        told = argumentsOfCopied("vary")
+        self.assertIs(told.pop("segmentationNode"), self.segmentation)
+        self.assertIs(told.pop("referenceVolumeNode"), self.volume)
+        expected = {
+            **{"count": 2, "amount": 3.0, "seed": 0, "way": "deform", "anatomy": str(self.model), "wait": True},
+            **{"cases": None, "widen": 0.2, "organs": None},
+        }
+        self.assertEqual(told, expected)
+
     def test_outlines_and_then_a_choice(self) -> None:
         self.parameters.varySeed = 4
         self.vary.ui.varyButton.click()
@@ -465,6 +498,17 @@ class ExportSectionTest(PanelTestCase):
                 setattr(self.parameters, name, value)
                 self.assertIn(told, self.said())
                 self.assertFalse(self.export.ui.exportButton.enabled)
+
+    def test_copy_as_python(self) -> None:
+        self.parameters.exportDicom = True
+        self.said()
+        self.export.ui.copyButton.click()
+        expected = {
+            **{"cases": [(self.volume, self.segmentation)], "output": str(self.elsewhere / "Dataset007_Tiny")},
+            **{"model": str(self.model), "perCase": 2, "amount": 0.0, "styles": (), "mix": False, "labels": "organs"},
+            **{"splits": None, "dicom": True, "seed": 0, "device": "cpu", "resume": False, "wait": True},
+        }
+        self.assertEqual(argumentsOfCopied("expand"), expected)
 
     def test_a_folder_of_cases(self) -> None:
         self.parameters.exportCases = ExportCases.FOLDER

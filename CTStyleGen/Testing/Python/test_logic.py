@@ -18,6 +18,7 @@ from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.files import sha256
 from CTStyleGenLib import jobs, synthesis
 from CTStyleGenLib.geometry import ijkToRAS
+from CTStyleGenLib.python_call import pythonCall
 from CTStyleGenTesting.chest import SHAPE, chestLabels, chestMasks, tinyModel
 
 from CTStyleGen import CTStyleGenLogic
@@ -146,10 +147,11 @@ class LogicTest(unittest.TestCase):
 
     def test_python_call_repeats_the_run(self) -> None:
         options = {"organs": {"heart": "bone"}, "slices": range(1, 3), "seed": 4, "device": "cpu"}
+        self.segmentation.SetName("Chest [1] *")
         node = self.synthesize(**options)
-        wish = synthesis.Wish(self.model, **options)
+        arguments = {"segmentationNode": self.segmentation, "referenceVolumeNode": self.volume, "model": self.model}
         told: dict = {}
-        exec(synthesis.pythonCall(self.segmentation, self.volume, wish), {"slicer": slicer}, told)
+        exec(pythonCall(self.logic.synthesize, **arguments, **options), {"slicer": slicer}, told)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(told["result"]), slicer.util.arrayFromVolume(node))
         for key in node.GetAttributeNames():
             self.assertEqual(told["result"].GetAttribute(key), node.GetAttribute(key))

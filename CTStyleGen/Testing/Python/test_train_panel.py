@@ -17,7 +17,7 @@ from CTStyleGenLib.parameters import CaseSource, Features
 from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_run import State
 from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN, chestCT, chestLabels, chestMasks
-from CTStyleGenTesting.panels import ModuleTestCase, passTimeUntil
+from CTStyleGenTesting.panels import ModuleTestCase, argumentsOfCopied, passTimeUntil
 
 STYLE, NAME, SEGMENTATION, CT = range(4)
 
@@ -139,6 +139,21 @@ class CasesTest(TrainPanelTestCase):
         self.tick(1, False)
         self.assertRegex(self.checked(), "^Learns in 200 steps")
         self.assertEqual(self.panel.options.styles, ["A"])
+
+    def test_copy_as_python(self) -> None:
+        pairs = self.addChests(6)  # more than a line
+        self.ui.addAllButton.click()
+        self.tick(1)
+        self.parameters.trainOutlives, self.parameters.trainEpochs = True, 7
+        self.checked()
+        self.ui.copyButton.click()
+        expected = {
+            **{"cases": {f"case-{n}": pair for n, pair in enumerate(pairs, 1)}, "styles": ["case-2"]},
+            **{"name": "model-1", "preset": "paper", "size": 256, "epochs": 7, "steps": None, "device": "auto"},
+            **{"features": "auto", "featureWeights": None, "download": False, "seed": 0, "outlives": True},
+            "wait": False,
+        }
+        self.assertEqual(argumentsOfCopied("train"), expected)
 
     def test_options(self) -> None:
         self.parameters.trainPreset = "styles"

@@ -1,10 +1,15 @@
 """The module as the user opens it, and time that passes."""
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
+import qt
 import slicer
+
+import CTStyleGen
 
 from . import IN_APPLICATION
 from .model_files import ModelsFolderTestCase
@@ -66,6 +71,21 @@ def passTimeUntil(holds: Callable[[], object], seconds: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < end, "nothing happened"
         passTime(0.01)
+
+
+def argumentsOfCopied(method: str) -> dict[str, Any]:
+    """All arguments that the Logic's method gets, defaults included, when the text on the clipboard is run."""
+    told: list[dict[str, Any]] = []
+    parameters = inspect.signature(getattr(CTStyleGen.CTStyleGenLogic, method))
+
+    def record(*arguments: Any, **options: Any) -> None:
+        bound = parameters.bind(*arguments, **options)
+        bound.apply_defaults()
+        told.append({name: value for name, value in bound.arguments.items() if name != "self"})
+
+    with mock.patch.object(CTStyleGen.CTStyleGenLogic, method, record):
+        exec(qt.QApplication.clipboard().text(), {"slicer": slicer})
+    return told[0]
 
 
 class ModuleTestCase(ModelsFolderTestCase):
