@@ -55,11 +55,10 @@ class GeneratePanel(Panel):
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
         self._runs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} slices"))
-        vary, export = VarySection(logic, self._checkSoon), ExportSection(logic, self._checkSoon)
-        self._sections = (vary, export)
+        self._sections = (VarySection(logic, self._checkSoon), ExportSection(logic, self._checkSoon))
         layout = self.widget.layout()
-        layout.insertWidget(layout.indexOf(self.ui.organsSection), vary.widget)
-        layout.insertWidget(layout.indexOf(self.ui.showSection) + 1, export.widget)
+        for place, section in enumerate(self._sections, layout.indexOf(self.ui.showSection) + 1):
+            layout.insertWidget(place, section.widget)  # last, for that is their place in the order of the Tab key
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModel)
         self.ui.modelFileButton.connect("clicked(bool)", self._onModelFile)
         self.ui.generateButton.connect("clicked(bool)", self._onGenerate)

@@ -151,6 +151,35 @@ class FormsTest(unittest.TestCase):
                 self.assertLessEqual(set(bound), parameters)
                 self.assertEqual(len(bound), len(set(bound)))
 
+    def test_every_widget_says_what_it_is_for(self) -> None:
+        """With a tooltip; and a label in words belongs to a widget, whose name it is to screen readers."""
+        own = (
+            "QWidget",
+            "qMRMLWidget",
+            "QTabWidget",
+            "QProgressBar",
+            "ctkCollapsibleButton",
+            "qMRMLSegmentEditorWidget",
+        )
+        for path, form in self.forms.items():
+            names = {widget.get("name") for widget in form.iter("widget")}
+            for widget in form.iter("widget"):
+                told = {entry.get("name"): "".join(entry.itertext()).strip() for entry in widget.findall("property")}
+                with self.subTest(f"{path.name}: {widget.get('name')}"):
+                    if widget.get("class") == "QLabel":
+                        isName = told.get("text", "").endswith(":")
+                        self.assertTrue(told.get("buddy") in names if isName else "buddy" not in told)
+                    elif widget.get("class") not in own:
+                        self.assertGreater(len(told.get("toolTip", "")), 10)
+
+    def test_numbers_say_their_unit(self) -> None:
+        for path, form in self.forms.items():
+            for widget in form.iter("widget"):
+                if widget.get("class") in ("QDoubleSpinBox", "ctkSliderWidget", "ctkDoubleSpinBox", "ctkRangeWidget"):
+                    told = {entry.get("name"): entry.findtext("string") for entry in widget.findall("property")}
+                    with self.subTest(f"{path.name}: {widget.get('name')}"):
+                        self.assertIn((told.get("suffix") or "").strip(), ("mm", "%", "HU", "s"))
+
     def test_every_node_selector_gets_the_scene(self) -> None:
         for path, form in self.forms.items():
             selectors = {w.get("name") for w in form.iter("widget") if w.get("class") == "qMRMLNodeComboBox"}

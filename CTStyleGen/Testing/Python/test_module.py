@@ -1,14 +1,17 @@
 """The module in the application: opened, left, reloaded, in scenes that come and go; and all its words translated."""
 
 import ast
+import itertools
 import os
 import subprocess
 import sys
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import CTStyleGenTesting
+import qt
 import slicer
 from CTStyleGenTesting.panels import ModuleTestCase, closeModule, openModule, passTime
 
@@ -24,6 +27,24 @@ class ModuleTest(ModuleTestCase):
         for index in range(tabs.count):
             tabs.setCurrentIndex(index)
             passTime()
+
+    @unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "where widgets lie in a window is the application's")
+    def test_tab_key_goes_from_top_to_bottom(self) -> None:
+        place = self.module.parent
+        place.resize(420, 1600)
+        place.show()
+        self.addCleanup(place.hide)
+        for index, panel in enumerate(self.module.panels):
+            self.module.ui.panelTabs.setCurrentIndex(index)
+            for name, widget in vars(panel.ui).items():
+                if name.endswith(("Section", "CollapsibleButton")):
+                    widget.collapsed = False
+            passTime(0.1)
+            stops = focusChain(panel.widget)
+            self.assertGreater(len(stops), 8)
+            for (name, (x, y)), (nextName, (nextX, nextY)) in itertools.pairwise(stops):
+                isSameRow = abs(nextY - y) < 12
+                self.assertTrue(nextX >= x if isSameRow else nextY > y, f"{panel.title}: {name}, then {nextName}")
 
     def test_left_and_opened_again(self) -> None:
         closeModule()
@@ -70,6 +91,21 @@ class ModuleTest(ModuleTestCase):
     def test_torch_is_not_in_this_process(self) -> None:
         if CTStyleGenTesting.IN_APPLICATION:  # elsewhere test_logic looks, in a process of its own
             self.assertNotIn("torch", sys.modules)
+
+
+def focusChain(panel: Any) -> list[tuple[str, tuple[int, int]]]:
+    """The widgets that the Tab key goes through in a panel, from its top, by name, and where they lie."""
+    found, widget = [], panel.nextInFocusChain()
+    while widget != panel:
+        stops = widget.focusPolicy & qt.Qt.TabFocus
+        if panel.isAncestorOf(widget) and widget.isVisibleTo(panel) and stops:
+            named = widget
+            while not named.objectName or named.objectName.startswith("qt_"):  # a part of it
+                named = named.parent()
+            at = named.mapTo(panel, qt.QPoint(0, 0))
+            found.append((named.objectName, (at.x(), at.y())))
+        widget = widget.nextInFocusChain()
+    return found
 
 
 class TranslationTest(unittest.TestCase):

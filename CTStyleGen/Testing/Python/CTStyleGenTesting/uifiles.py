@@ -9,6 +9,7 @@ from PySide6 import QtCore, QtUiTools, QtWidgets
 from . import pythonqt, slicerwidgets
 
 _DYNAMIC = ("SlicerParameterName",)
+_OF_FORMS = {"QLabel": ("buddy",)}  # what a form can say and the class has no property for
 _LAYOUT_MARGINS = ("leftMargin", "topMargin", "rightMargin", "bottomMargin")
 _SPACINGS = ("horizontalSpacing", "verticalSpacing", "spacing")
 
@@ -71,7 +72,8 @@ def _propertyProblems(root: ElementTree.Element) -> list[str]:
         kind = _widgetClass(element.get("class", ""))
         if kind is None:
             continue
-        known = set(_LAYOUT_MARGINS + _SPACINGS) if element.tag == "layout" else set(_DYNAMIC)
+        own = _DYNAMIC + _OF_FORMS.get(element.get("class", ""), ())
+        known = set(_LAYOUT_MARGINS + _SPACINGS) if element.tag == "layout" else set(own)
         for entry in element.findall("property"):
             name = entry.get("name", "")
             if name not in known and kind.staticMetaObject.indexOfProperty(name) < 0:
