@@ -226,14 +226,16 @@ def _serve(options: argparse.Namespace, report: Report) -> None:
 
 
 def _device(name: str) -> str:
-    """The device to compute on; "auto" is CUDA where there is one. Raises InputError when it isn't there."""
+    """The device to compute on; "auto" is a GPU where one works. Raises InputError when it isn't there."""
     import torch
+
+    from .environment import automatic_device
 
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices += ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     if name == "auto":
-        name = "cuda" if "cuda" in devices else "cpu"
+        name = "cuda" if "cuda" in devices and launched().count > 1 else automatic_device()
     if name == "cuda" and launched().count > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # a GPU for each process
     if name not in devices:

@@ -100,6 +100,12 @@ def lacking(error: ImportError) -> str | None:
     return title and f"{title} is missing or damaged: install it by the set-up in Slicer's Models tab, or with pip."
 
 
+def automatic_device() -> str:
+    """The device that "auto" is: the first GPU that this PyTorch can use, else the CPU."""
+    gpus = (device["name"] for device in _devices() if device.get("works"))
+    return next(gpus, "cpu")
+
+
 def _devices() -> list[dict[str, Any]]:
     """What can be computed on: name for --device, title, and for a GPU its memory in bytes and whether it works."""
     import torch

@@ -196,13 +196,20 @@ class TrainPanel(Panel):
     def _preflight(self, options: TrainingOptions, needs: Estimate) -> str:
         """What a click will do."""
         device = self._device(options.device)
-        where = device["title"] if device else _("the processor")
         expected = [inWords(needs.seconds)] if needs.seconds else []
+        if device:
+            where = device["title"]
+        elif options.device == "auto":  # not found out yet, or it can't be
+            where = _("a graphics card if one works, else on the processor")
+        else:
+            where = options.device
         if needs.memory_bytes:
             expected.append(_("{memory:.1f} GB of memory").format(memory=needs.memory_bytes / _GIGABYTE))
         lines = [_("Learns in {steps} steps on {device}.").format(steps=needs.steps, device=where)]
-        if expected:
+        if expected and (device or options.device != "auto"):
             lines.append(_("Expected: about {needs}.").format(needs=", ".join(expected)))
+        elif expected:
+            lines.append(_("Expected on the processor: about {needs}.").format(needs=", ".join(expected)))
         if not needs.seconds:
             lines.append(_("The time is measured as it learns: nothing like it has been measured before."))
         memory = device.get("memory_bytes") if device else None
@@ -280,7 +287,7 @@ class TrainPanel(Panel):
             self._refresh()
 
     def _device(self, name: str) -> dict[str, Any] | None:
-        """What is known of a device; "auto" is the first graphics card that works, else the processor."""
+        """What is known of a device: "auto" is the first GPU that works, else the CPU, as in the Core."""
         cards = [device for device in self._devices if device["name"] != "cpu" and device["works"]]
         if name == "auto":
             return next(iter(cards + self._devices), None)
@@ -289,6 +296,8 @@ class TrainPanel(Panel):
     def _showDevices(self) -> None:
         """Lists the devices, and the chosen one if it isn't there (any more)."""
         names = {"auto": _("Automatic"), "cpu": _("Processor")} | {d["name"]: _deviceTitle(d) for d in self._devices}
+        if best := self._device("auto"):
+            names["auto"] = _("Automatic: {device}").format(device=best["title"])
         chosen, combo = self.parameters.trainDevice, self.ui.deviceComboBox
         names.setdefault(chosen, chosen)
         combo.clear()

@@ -193,6 +193,15 @@ def test_torch_is_installed_by_the_installer_that_fits_the_graphics_card(tmp_pat
     assert asked.startswith("install --only-binary :all:") and "torch>=2.6 torchvision>=0.21" in asked
 
 
+def test_the_automatic_device_is_the_first_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of an architecture that PyTorch's build lacks is counted by PyTorch all the same."""
+    found = [{"name": "cpu"}, {"name": "cuda:0", "works": False}]
+    monkeypatch.setattr(environment, "_devices", lambda: found)
+    assert environment.automatic_device() == "cpu"
+    found.append({"name": "cuda:1", "works": True})
+    assert environment.automatic_device() == "cuda:1"
+
+
 @pytest.mark.parametrize(
     ("packages", "wheels", "sentence"),
     [

@@ -90,7 +90,7 @@ class CasesTest(TrainPanelTestCase):
         self.tick(1)
         self.assertRegex(
             self.checked(),
-            r"^Learns in \d+ steps on (the processor|CPU, \d+ threads)\.\nExpected: about .* of memory\.",
+            r"^Learns in \d+ steps on .*\.\nExpected( on the processor)?: about .* of memory\.",
         )
         self.assertTrue(self.ui.startButton.enabled)
         self.tick(1, False)
@@ -177,10 +177,25 @@ class CasesTest(TrainPanelTestCase):
         self.addChests()
         self.ui.addAllButton.click()
         self.tick(0)
-        card = {"name": "cuda:0", "title": "Some GPU", "memory_bytes": 1_000_000_000, "works": True}
-        self.panel._onDeviceEvent({"event": "devices", "devices": [{"name": "cpu", "title": "CPU, 2 threads"}, card]})
-        titles = [self.ui.deviceComboBox.itemText(index) for index in range(self.ui.deviceComboBox.count)]
-        self.assertEqual(titles, ["Automatic", "CPU, 2 threads", "Some GPU, 1 GB"])
+        self.assertRegex(
+            self.checked(), r"a graphics card if one works, else on the processor\.\nExpected on the processor: about"
+        )
+        cpu = {"name": "cpu", "title": "CPU, 2 threads"}
+        old = {"name": "cuda:0", "title": "Old GPU", "memory_bytes": 9_000_000_000, "works": False}
+        card = {"name": "cuda:1", "title": "Some GPU", "memory_bytes": 1_000_000_000, "works": True}
+        for devices, expected in (
+            ([cpu], ["Automatic: CPU, 2 threads", "CPU, 2 threads"]),
+            (
+                [cpu, old, card],
+                [
+                    *("Automatic: Some GPU", "CPU, 2 threads"),
+                    *("Old GPU, 9 GB (this PyTorch can't use it)", "Some GPU, 1 GB"),
+                ],
+            ),
+        ):
+            self.panel._onDeviceEvent({"event": "devices", "devices": devices})
+            combo = self.ui.deviceComboBox
+            self.assertEqual([combo.itemText(index) for index in range(combo.count)], expected)
         self.assertRegex(self.checked(), r"on Some GPU\.(.|\n)*nothing like it has been measured before\.")
         self.parameters.trainSize = "512"
         self.assertRegex(self.checked(), "more memory than the device has: choose a smaller size")
