@@ -22,7 +22,7 @@ from CTStyleGenCore.files import sha256, written_beside
 from CTStyleGenCore.model_file import SUFFIX, read_card
 from slicer.i18n import tr as _
 
-_SETTING = "CTStyleGen/ModelsFolder"
+SETTING = "CTStyleGen/ModelsFolder"
 _WEIGHTS, _WEIGHTS_SUFFIXES = "weights", (".pth", ".safetensors")
 _FORBIDDEN = '<>:"/\\|?*'  # in file names, on one system or another
 _LONGEST_NAME = 100
@@ -60,7 +60,7 @@ def modelsFolder() -> Path:
 
     Raises InputError when it can't be made.
     """
-    chosen = slicer.app.userSettings().value(_SETTING)
+    chosen = slicer.app.userSettings().value(SETTING)
     folder = Path(chosen) if chosen else defaultModelsFolder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,10 @@ def setModelsFolder(folder: str | Path) -> None:
 
     Moves nothing.
     """
-    slicer.app.userSettings().setValue(_SETTING, str(folder))
+    if str(folder):
+        slicer.app.userSettings().setValue(SETTING, str(folder))
+    else:
+        slicer.app.userSettings().remove(SETTING)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

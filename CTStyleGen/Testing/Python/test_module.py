@@ -5,15 +5,21 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import CTStyleGenTesting
 import qt
 import slicer
+from CTStyleGenLib import models, setup
+from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN
 from CTStyleGenTesting.panels import ModuleTestCase, closeModule, openModule, passTime
+
+import CTStyleGen
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -106,6 +112,30 @@ def focusChain(panel: Any) -> list[tuple[str, tuple[int, int]]]:
             found.append((named.objectName, (at.x(), at.y())))
         widget = widget.nextInFocusChain()
     return found
+
+
+class SelfTestTest(unittest.TestCase):
+    """The self-test finds what is wrong, and leaves nothing."""
+
+    @unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "there, it has a test entry of its own")
+    @unittest.skipUnless(CAN_TRAIN, CANT_TRAIN)
+    def test_it_passes_and_keeps_the_models_folder(self) -> None:
+        before = slicer.app.userSettings().value(models.SETTING)
+        with tempfile.TemporaryDirectory() as temporary, mock.patch.object(tempfile, "tempdir", temporary):
+            CTStyleGen.CTStyleGenTest().test_from_files_to_a_ct()
+            self.assertEqual(list(Path(temporary).iterdir()), [])
+        self.assertEqual(slicer.app.userSettings().value(models.SETTING), before)
+        self.assertEqual(
+            slicer.util.getNode("Chest synthetic CT").GetAttribute("CTStyleGen.Model"), "self-test.ctstyle"
+        )
+
+    def test_it_says_what_is_not_installed(self) -> None:
+        missing = setup.Library("torch", "PyTorch", setup.State.MISSING, "PyTorch is not installed.")
+        with (
+            mock.patch.object(setup, "check", return_value=[missing]),
+            self.assertRaisesRegex(AssertionError, "PyTorch is not installed. See Set-up in the tab Models."),
+        ):
+            CTStyleGen.CTStyleGenTest().test_from_files_to_a_ct()
 
 
 class TranslationTest(unittest.TestCase):

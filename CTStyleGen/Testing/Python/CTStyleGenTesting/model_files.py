@@ -44,7 +44,7 @@ class ModelsFolderTestCase(unittest.TestCase):
         self.elsewhere = Path(temporary.name) / "elsewhere"
         self.elsewhere.mkdir()
         settings = slicer.app.userSettings()
-        self.addCleanup(models.setModelsFolder, settings.value("CTStyleGen/ModelsFolder") or "")
+        self.addCleanup(models.setModelsFolder, settings.value(models.SETTING) or "")
         models.setModelsFolder(self.folder)
         models.modelsFolder()
 
