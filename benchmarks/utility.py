@@ -33,22 +33,11 @@ from CTStyleGenCore.devices import Computing
 from CTStyleGenCore.expansion import ExpansionOptions, expand
 from CTStyleGenCore.perceptual import FeatureWeights, load_weights
 from CTStyleGenCore.presets import load_preset
+from CTStyleGenCore.scores import dice
+from CTStyleGenCore.segmenter import segment, train_network
 from CTStyleGenCore.slices import HuRange, Square, axial
 from CTStyleGenCore.synthesis import Model
 from CTStyleGenCore.training import TrainingOptions, train
-from monai.losses import DiceCELoss
-from monai.networks.nets import UNet
-from monai.transforms import (
-    Compose,
-    Rand2DElasticd,
-    RandAdjustContrastd,
-    RandAffined,
-    RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-)
 
 ARMS = ("real", "painter", "expansion", "mixed")
 ORGANS = ("lungs", "mediastinum", "bone", "spinal canal")
@@ -62,7 +51,6 @@ _PATIENTS = {  # of the cases whose patient has several
 }
 _FOLDS = 3
 _TEST_SLICES = 4  # of each case
-_BATCH = 8
 _HU = HuRange()
 
 
@@ -234,83 +222,17 @@ def painted(
 # --- the segmentation network -----------------------------------------------------------------------------------------
 
 
-def train_network(
-    real: Sequence[tuple[np.ndarray, np.ndarray]],
-    synthetic: Sequence[tuple[np.ndarray, np.ndarray]],
-    share: float,
-    organs: int,
-    steps: int,
-    seed: int,
-) -> torch.nn.Module:
-    """A U-Net after ``steps`` of _BATCH augmented slices, a ``share`` of them synthetic."""
-    torch.manual_seed(seed)
-    network = UNet(2, 1, organs, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=2)
-    augment = _augmentation().set_random_state(seed)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, 0.9)
-    loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        pools = [synthetic if n < round(share * _BATCH) else real for n in range(_BATCH)]
-        drawn = [pool[int(rng.integers(len(pool)))] for pool in pools]
-        pairs = [augment({"image": _unit(hu)[None], "label": _tensor(labels)[None]}) for hu, labels in drawn]
-        images, labels = (torch.stack([pair[key].as_tensor() for pair in pairs]) for key in ("image", "label"))
-        optimizer.zero_grad()
-        loss(network(images), labels.round()).backward()
-        optimizer.step()
-        schedule.step()
-    return network.eval()
-
-
-def _augmentation() -> Compose:
-    """Classic augmentation at full strength: place, size, shape, brightness, contrast, noise and sharpness."""
-    both, modes = ["image", "label"], ["bilinear", "nearest"]
-    return Compose(
-        [
-            RandFlipd(both, prob=0.5, spatial_axis=1),
-            RandAffined(
-                both,
-                prob=0.9,
-                rotate_range=0.25,
-                scale_range=(0.2, 0.2),
-                shear_range=0.1,
-                translate_range=(10, 10),
-                mode=modes,
-                padding_mode="border",
-            ),
-            Rand2DElasticd(
-                both, prob=0.5, spacing=(20, 20), magnitude_range=(0.5, 2), mode=modes, padding_mode="border"
-            ),
-            RandScaleIntensityd("image", factors=0.15, prob=0.5),
-            RandShiftIntensityd("image", offsets=0.1, prob=0.5),
-            RandAdjustContrastd("image", gamma=(0.7, 1.5), prob=0.3),
-            RandGaussianNoised("image", std=0.05, prob=0.4),
-            RandGaussianSmoothd("image", sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), prob=0.2),
-        ]
-    )
-
-
-def _unit(hu: np.ndarray) -> torch.Tensor:
-    return _HU.to_unit(torch.from_numpy(hu.astype(np.float32)))
-
-
-def _tensor(labels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(labels.astype(np.float32))
-
-
-@torch.inference_mode()
 def measure(network: torch.nn.Module, slices: dict[str, list[Slice]], anatomy: Anatomy) -> list[dict]:
     """Dice of each organ of each patient, over the patient's slices together."""
     rows = []
     for patient, ones in slices.items():
-        found = network(torch.stack([_unit(one.hu)[None] for one in ones])).argmax(1).numpy()
+        found = segment(network, [one.hu for one in ones])
         truth = np.stack([one.labels for one in ones])
         for name in ORGANS:
             label = anatomy.organ(name).label
-            there, seen = truth == label, found == label
+            there = truth == label
             if there.any():
-                dice = 2 * np.count_nonzero(there & seen) / (np.count_nonzero(there) + np.count_nonzero(seen))
-                rows.append({"patient": patient, "organ": name, "dice": round(dice, 4)})
+                rows.append({"patient": patient, "organ": name, "dice": round(dice(found == label, there), 4)})
     return rows
 
 

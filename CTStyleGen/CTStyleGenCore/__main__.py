@@ -181,6 +181,28 @@ def _expand(options: argparse.Namespace, report: Report) -> None:
     report({"event": "done", "outputs": [str(output)], "message": f"Wrote {output}."})
 
 
+def _evaluate(options: argparse.Namespace, report: Report) -> None:
+    from .evaluation import EvaluationOptions, evaluate
+    from .perceptual import load_weights
+
+    evaluation_options = EvaluationOptions(
+        models=tuple(options.model),
+        cases=options.cases,
+        train_cases=options.train_cases,
+        json=options.result,
+        html=options.html,
+        splits=options.splits,
+        slices=options.slices,
+        segmenter_steps=options.segmenter_steps,
+        features=load_weights(options.features, options.feature_weights) if options.feature_weights else None,
+        seed=options.seed,
+        device=_device(options.device),
+    )
+    evaluate(evaluation_options, report, _stop_signal())
+    outputs = [str(path) for path in (options.result, options.html) if path]
+    report({"event": "done", "outputs": outputs, "message": f"Wrote {', '.join(outputs)}."})
+
+
 def _info(options: argparse.Namespace, report: Report) -> None:
     from .model_file import read_card
 
@@ -272,6 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_synthesize(commands.add_parser("synthesize", help="make CT volumes from a segmentation"))
     _add_vary(commands.add_parser("vary", help="make new segmentations from one, as of other people"))
     _add_expand(commands.add_parser("expand", help="make an annotated data set many times the size"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure models on patients that they have not seen"))
     info = commands.add_parser("info", help="print a model's card as JSON")
     info.add_argument("model", type=Path, help="a .ctstyle file")
     info.set_defaults(run=_info)
@@ -447,6 +470,46 @@ def _add_expand(expand: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="go on with a data set that was stopped")
     _add_common(expand)
     expand.set_defaults(run=_expand)
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    add = evaluate.add_argument
+    add(
+        "--model",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="M.ctstyle",
+        help="a trained model; again for others beside it",
+    )
+    add("--cases", type=Path, required=True, metavar="DIR", help="cases of patients that no model has seen")
+    add("--train-cases", type=Path, required=True, metavar="DIR", help="the cases that the models were trained with")
+    add("--json", type=Path, required=True, dest="result", metavar="R.json", help="the numbers to write")
+    add("--html", type=Path, metavar="R.html", help="a page of numbers and images to write")
+    add(
+        "--splits",
+        type=Path,
+        metavar="FILE",
+        help="JSON that tells which cases are of one patient, as of expand (default: each case is a patient)",
+    )
+    add("--slices", type=int, default=2, metavar="K", help="slices to draw of each unseen case (default: %(default)s)")
+    add(
+        "--segmenter-steps",
+        type=int,
+        default=250,
+        metavar="N",
+        help="training steps of the U-Net that looks for organs; 0: leave that part out (default: %(default)s)",
+    )
+    add("--features", choices=("vgg19", "vgg16"), default="vgg19", help="whose weights they are (default: %(default)s)")
+    add(
+        "--feature-weights",
+        type=Path,
+        metavar="FILE",
+        help="a VGG's ImageNet weights, for the kernel distance (default: leave that part out)",
+    )
+    evaluate.add_argument("--device", default="auto", help=_DEVICE_HELP)
+    evaluate.add_argument("--seed", type=int, default=0, help=_SEED_HELP)
+    evaluate.set_defaults(run=_evaluate)
 
 
 def _add_preview(preview: argparse.ArgumentParser) -> None:

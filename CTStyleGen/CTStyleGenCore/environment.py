@@ -40,6 +40,8 @@ REQUIREMENTS = (
 # Chooses the build of PyTorch that fits the graphics card; the installer that Slicer's PyTorch extension uses.
 _TORCH_INSTALLER = "light-the-torch>=0.5"
 _BY_TORCH_INSTALLER = ("torch", "torchvision")
+# What the scoreboard alone needs: package -> title.
+_FOR_EVALUATION = {"scipy": "SciPy", "skimage": "scikit-image", "monai": "MONAI", "torchmetrics": "TorchMetrics"}
 
 
 def check(report: Report) -> bool:
@@ -94,8 +96,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def lacking(error: ImportError) -> str | None:
-    """What to do when an import failed for want of a library of REQUIREMENTS; None when it failed otherwise."""
+    """What to do when an import failed for want of a library that we name; None when it failed otherwise."""
     package = (error.name or "").partition(".")[0]
+    if title := _FOR_EVALUATION.get(package):
+        return f"{title} is missing or damaged: install what evaluate needs by pip install 'ctstylegen[evaluate]'."
     title = next((requirement.title for requirement in REQUIREMENTS if requirement.package == package), None)
     return title and f"{title} is missing or damaged: install it by the set-up in Slicer's Models tab, or with pip."
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import __version__
 from .anatomy import Anatomy
-from .cases import read_case, write_volume
+from .cases import Case, read_case, write_volume
 from .devices import is_out_of_memory, placed
 from .errors import InputError, OutOfMemory, Stopped
 from .files import sha256
@@ -102,8 +102,11 @@ class Model:
 
     def _measure(self, folder: str, files: tuple[tuple[str, int], ...]) -> Tensor:
         """The codes of the case in a folder; ``files`` are what is in it, so that a changed case is measured anew."""
-        count = self.card["preset"]["style_slices"]
-        slices = training_slices(read_case(folder, self.anatomy), self.anatomy, self.G.size, count, self.hu)
+        return self.codes_of(read_case(folder, self.anatomy))
+
+    def codes_of(self, case: Case) -> Tensor:
+        """The style codes of a case, [organs, CODE_SIZE], as this model was trained with."""
+        slices = training_slices(case, self.anatomy, self.G.size, self.card["preset"]["style_slices"], self.hu)
         return slice_codes([one.without_table() for one in slices], self.anatomy)
 
     def noise_code(self, seed: int, sample: int) -> Tensor:

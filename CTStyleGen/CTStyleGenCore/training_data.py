@@ -131,14 +131,18 @@ def load_training_data(
 
 def training_slices(case: Case, anatomy: Anatomy, size: int, count: int, hu: HuRange) -> list[TrainingSlice]:
     """``count`` axial slices of a case (all, if it has fewer), spread evenly over those that show the most organs."""
-    values, labels = axial(case.ct), axial(case.labels)
+    return slices_at(case, _fullest_slices(axial(case.labels), count), anatomy, size, hu)
+
+
+def slices_at(case: Case, places: Sequence[int], anatomy: Anatomy, size: int, hu: HuRange) -> list[TrainingSlice]:
+    """The axial slices of a case at these places, from 0 at its lower end."""
+    values, labels = axial(case.ct)[places], axial(case.labels)[places]
     _, height, width = values.shape
     square = Square(height, width, size)
-    chosen = _fullest_slices(labels, count)
     spacing = sitk.DICOMOrient(case.labels, "LPS").GetSpacing()
     side_mm = max(height, width) * spacing[1 if height >= width else 0]
-    x = hu.to_unit(square.of_values(torch.from_numpy(values[chosen]).float(), fill=hu.low))
-    y = square.of_labels(torch.from_numpy(labels[chosen]), len(anatomy.organs))
+    x = hu.to_unit(square.of_values(torch.from_numpy(values).float(), fill=hu.low))
+    y = square.of_labels(torch.from_numpy(labels), len(anatomy.organs))
     return [
         TrainingSlice(case.case_id, a[None, None], gray_map(b, anatomy)[None, None], b, side_mm)
         for a, b in zip(x, y, strict=True)
