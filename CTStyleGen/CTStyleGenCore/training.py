@@ -14,11 +14,12 @@ import SimpleITK as sitk
 import torch
 
 from . import __version__
-from .anatomy import load_anatomy
+from .anatomy import Anatomy, load_anatomy
 from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_checkpoint, write_checkpoint
 from .devices import Computing, memory_told
 from .errors import InputError, Stopped, TrainingFailed
 from .files import written_beside
+from .label_check import misfits
 from .model_file import write_model
 from .networks import is_valid_size
 from .perceptual import FeatureWeights
@@ -94,6 +95,8 @@ def train(
     if preset.style_bank:
         data = data.without_tables()
     report = report if ranks.first else _silent
+    for doubt in _doubts(data, anatomy, hu):
+        report({"event": "notice", "message": doubt})
     checkpoint = checkpoint_path(options.output)
     with memory_told(_memory_advice(options)):
         trainer = (StyleTrainer if preset.style_bank else Trainer)(
@@ -112,6 +115,23 @@ def train(
         write_model(options.output, trainer.G_average.state_dict(), _card(trainer, run.description, losses, hu))
         checkpoint.unlink(missing_ok=True)
     return options.output
+
+
+def _doubts(data: TrainingData, anatomy: Anatomy, hu: HuRange) -> list[str]:
+    """What is doubtful about the segmentations of the slices, a sentence a case."""
+    contents = {one.case_id for one in data.contents}
+    slices = [*data.contents, *(one for one in data.styles if one.case_id not in contents)]
+    doubts = []
+    for case_id in dict.fromkeys(one.case_id for one in slices):
+        own = [one for one in slices if one.case_id == case_id]
+        found = [misfits(hu.to_hu(one.x[0, 0]).numpy(), one.labels.numpy(), anatomy) for one in own]
+        if count := sum(map(bool, found)):
+            names = " and ".join(organ.name for organ in anatomy.organs if any(organ in organs for organs in found))
+            doubts.append(
+                f"In {count} of {len(own)} slices of {case_id}, a tenth or more of {names} has HU that can't be: see "
+                "whether the segmentation fits the CT there, or leave the case out."
+            )
+    return doubts
 
 
 def _silent(event: dict[str, Any]) -> None:

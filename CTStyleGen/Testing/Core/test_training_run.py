@@ -59,6 +59,22 @@ def run(options: TrainingOptions, stop_at: int | None = None, preset: Preset = P
     return events
 
 
+def test_labels_that_dont_fit_their_ct_are_told_of_before_the_first_step(tmp_path: Path) -> None:
+    folder = write_cases(tmp_path / "cases")
+    path = folder / "C" / "labels.nrrd"
+    labels = sitk.ReadImage(str(path))
+    lungs, mediastinum = (THORAX.organ(name).label for name in ("lungs", "mediastinum"))
+    values = sitk.GetArrayFromImage(labels)
+    values[values == mediastinum] = lungs
+    mistaken = sitk.GetImageFromArray(values)
+    mistaken.CopyInformation(labels)
+    sitk.WriteImage(mistaken, str(path))
+    events = run(options(folder, tmp_path, steps=1))
+    notices = [event["message"] for event in events if event["event"] == "notice"]
+    assert len(notices) == 1 and "of C, a tenth or more of lungs has HU that can't be" in notices[0]
+    assert events[0]["event"] == "notice"
+
+
 # --- data -----------------------------------------------------------------------------------------------------------
 
 
