@@ -64,10 +64,10 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Called when the module is opened for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/CTStyleGen.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/CTStyleGen.ui"))
+        self.layout.addWidget(self.uiWidget)
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = CTStyleGenLogic()
         self.panels = [GeneratePanel(self.logic), TrainPanel(self.logic), ModelsPanel(self.logic)]
         for panel in self.panels:
@@ -83,6 +83,7 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for panel in self.panels:
             panel.cleanup()
         closeJobQueue()
+        self.uiWidget.deleteLater()  # reloading would only hide it, and it would go on to follow the scene
 
     def enter(self) -> None:
         """Called each time the module is opened."""

@@ -33,7 +33,7 @@ class ChildBar:
         self._job: Job | None = None
         self._onDone: Callable[[], None]
         self._onFailed: Callable[[Exception], None]
-        self._timer = qt.QTimer()
+        self._timer = qt.QTimer(progressBar)
         self._timer.interval = _POLL_MS
         self._timer.connect("timeout()", self._onTimer)
         self._cancelButton.connect("clicked()", self.cancel)

@@ -50,7 +50,7 @@ class GeneratePanel(Panel):
         self._noticed: object = None  # the parameters that were checked last
         self._followed: Any = None  # the segmentation whose edits are noticed
         self._organTable = OrganTable(self.ui.organTable, self._onStyles)
-        self._checkTimer = qt.QTimer()
+        self._checkTimer = qt.QTimer(self.widget)
         self._checkTimer.singleShot = True
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")

@@ -166,6 +166,7 @@ class JobQueue:
     def close(self) -> None:
         """Cancels all jobs, and is of no use any more."""
         self.cancelAll()
+        self._timer.disconnect("timeout()", self.poll)
         slicer.app.disconnect("aboutToQuit()", self.cancelAll)
         slicer.mrmlScene.RemoveObserver(self._observer)
 

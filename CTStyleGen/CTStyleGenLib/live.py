@@ -106,6 +106,7 @@ class Live(slicer.util.VTKObservationMixin):
         if self._worker is None:
             return
         self._timer.stop()
+        self._timer.disconnect("timeout()", self.poll)
         self.removeObservers()
         worker, self._worker = self._worker, None
         worker.close()

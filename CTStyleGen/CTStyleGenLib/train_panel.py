@@ -44,13 +44,13 @@ class TrainPanel(Panel):
         self._deviceJob: Job | None = None
         self._shownPreview: object = ()  # file, time and width of the picture that is shown
         self._caseTable = CaseTable(self.ui.casesTable, self._onStyle, self._onRename)
-        self._checkTimer = qt.QTimer()
+        self._checkTimer = qt.QTimer(self.widget)
         self._checkTimer.singleShot = True
         self._checkTimer.connect("timeout()", self.check)
-        self._sceneTimer = qt.QTimer()
+        self._sceneTimer = qt.QTimer(self.widget)
         self._sceneTimer.singleShot = True
         self._sceneTimer.connect("timeout()", self._refresh)
-        self._pollTimer = qt.QTimer()
+        self._pollTimer = qt.QTimer(self.widget)
         self._pollTimer.interval = _POLL_MS
         self._pollTimer.connect("timeout()", self.poll)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)

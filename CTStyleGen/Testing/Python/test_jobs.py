@@ -1,6 +1,8 @@
 """The child process: its events and its ends, and that canceling leaves no process."""
 
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -9,7 +11,8 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 
-import CTStyleGenTesting  # noqa: F401 - prepares slicer
+import CTStyleGenTesting  # prepares slicer
+from CTStyleGenTesting import chest
 from CTStyleGenCore.errors import InputError
 from CTStyleGenLib import jobs
 
@@ -141,6 +144,38 @@ class JobTest(unittest.TestCase):
         self.assertNoneRunning(self.events[0]["pids"])
 
     @unittest.skipIf(sys.platform == "win32", "Windows can't find the children of a process that has ended")
+    @unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "the application is needed for other tests")
+    @unittest.skipIf(sys.platform == "win32", "there is no SIGKILL")
+    @unittest.skipUnless(chest.CAN_TRAIN, chest.CANT_TRAIN)
+    def test_a_command_ends_with_a_slicer_that_is_killed(self) -> None:
+        """At the latest when it has to tell something, and nobody is there to hear it."""
+        cases, model = chest.tinyModel().parent / "cases", self.folder / "endless.ctstyle"
+        options = ["--style", "A", "--size", "64", "--steps", "1000000", "--features", "random", "--device", "cpu"]
+        arguments = ["train", "--cases", str(cases), "--output", str(model), *options]
+        script = f"""
+            import os, signal, sys
+            sys.path.insert(0, {str(Path(__file__).parent)!r})
+            import CTStyleGenTesting
+            from CTStyleGenLib import jobs
+
+            def end(event):
+                if event["event"] == "progress":
+                    print(job._process.pid, flush=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            job = jobs.Job({arguments!r}, {str(self.folder)!r}, end)
+            job.wait()
+            """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=120
+        )
+        self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
+        end = time.monotonic() + 20
+        while isRunning(int(done.stdout)) and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertFalse(isRunning(int(done.stdout)))
+        self.assertFalse(model.exists())
+
     def test_workers_left_behind_are_killed(self) -> None:
         self.job(
             """

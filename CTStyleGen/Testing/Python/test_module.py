@@ -72,25 +72,9 @@ class ModuleTest(ModuleTestCase):
     @unittest.skipIf(CTStyleGenTesting.IN_APPLICATION, "there, Reload and Test does it")
     def test_reload(self) -> None:
         """In a process of its own, because reloading leaves other tests with the libraries of before."""
-        script = (
-            "import sys, CTStyleGenTesting, slicer\n"
-            "from CTStyleGenTesting import panels, scenes, pythonqt\n"
-            "before, library = panels.openModule(), sys.modules['CTStyleGenLib.panel']\n"
-            "before.panels[0].parameters.seed = 12\n"
-            "segmentation = scenes.addSegmentation({}, scenes.grid())\n"
-            "before.panels[0].parameters.segmentation = segmentation\n"
-            "before.onReload()\n"
-            "panels.passTime(0.5)\n"
-            "after = panels.openModule()\n"
-            "assert after is not before and sys.modules['CTStyleGenLib.panel'] is not library\n"
-            "assert after.panels[0].parameters.seed == after.panels[0].ui.seedSpinBox.value == 12\n"
-            "assert after.panels[0].ui.segmentationSelector.currentNode() is segmentation\n"
-            "assert [panel.parameters for panel in before.panels] == [None] * len(before.panels)\n"
-            "assert not pythonqt.slotErrors, pythonqt.slotErrors\n"
-        )
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
         done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", RELOAD], env=environment, capture_output=True, text=True, check=False
         )
         self.assertEqual(done.returncode, 0, done.stderr)
 
@@ -112,6 +96,49 @@ def focusChain(panel: Any) -> list[tuple[str, tuple[int, int]]]:
             found.append((named.objectName, (at.x(), at.y())))
         widget = widget.nextInFocusChain()
     return found
+
+
+RELOAD = """
+import gc, subprocess, sys, weakref
+from unittest import mock
+import CTStyleGenTesting, qt, slicer
+from CTStyleGenTesting import panels, pythonqt, scenes
+from CTStyleGenLib import jobs
+from CTStyleGenLib.job_queue import jobQueue
+from test_job_queue import ScriptJob, ENDLESS
+import pathlib, tempfile
+
+folder = tempfile.TemporaryDirectory()
+before, library = panels.openModule(), sys.modules["CTStyleGenLib.panel"]
+for index in (1, 2, 0):  # the children that look for devices and libraries begin
+    before.ui.panelTabs.setCurrentIndex(index)
+segmentation = scenes.addSegmentation({}, scenes.grid())
+before.panels[0].parameters.seed = 12
+before.panels[0].parameters.segmentation = segmentation
+job = ScriptJob(pathlib.Path(folder.name), ENDLESS)
+jobQueue().add(job)
+panels.passTimeUntil(lambda: job.events)
+place = slicer.modules.ctstylegen.widgetRepresentation()
+widgets = len(place.findChildren(qt.QWidget))
+
+with mock.patch.object(jobs, "killTree", side_effect=jobs.killTree) as kill:
+    before.onReload()
+assert kill.call_count == 3 and job.hasEnded, kill.call_count
+panels.passTime(0.5)
+after = panels.openModule()
+assert after is not before and sys.modules["CTStyleGenLib.panel"] is not library
+assert after.panels[0].parameters.seed == after.panels[0].ui.seedSpinBox.value == 12
+assert after.panels[0].ui.segmentationSelector.currentNode() is segmentation
+assert [panel.parameters for panel in before.panels] == [None] * len(before.panels)
+assert len(place.findChildren(qt.QWidget)) == widgets, "widgets of before are left"
+slicer.mrmlScene.Clear(False)
+
+gone = [weakref.ref(one) for one in (before, *before.panels, *before.panels[0]._sections)]
+del before
+gc.collect()
+assert [reference() for reference in gone] == [None] * len(gone), "something still listens for the panels of before"
+assert not pythonqt.slotErrors, pythonqt.slotErrors
+"""
 
 
 class SelfTestTest(unittest.TestCase):
@@ -143,6 +170,20 @@ class TranslationTest(unittest.TestCase):
 
     TRANSLATIONS = ("_", "translate")
     # What is shown to programmers alone, or is no language.
+    SHOWN = ("text", "toolTip", "title", "format", "placeholderText")  # properties
+    SHOWING = (  # methods
+        *(
+            "setText",
+            "setItemText",
+            "setToolTip",
+            "addItem",
+            "addItems",
+            "setHorizontalHeaderLabels",
+            "appendPlainText",
+        ),
+        *("SetName", "SetTitle", "SetXAxisTitle", "SetYAxisTitle", "CreateFolderItem"),
+        *("infoDisplay", "errorDisplay", "confirmOkCancelDisplay", "showStatusMessage", "tryWithErrorDisplay"),
+    )
     EXEMPT_CALLS = ("ValueError", "TypeError", "NotImplementedError", "AssertionError", "assertTrue")
 
     def test_sentences(self) -> None:
@@ -150,6 +191,29 @@ class TranslationTest(unittest.TestCase):
         for path in files:
             with self.subTest(path.name):
                 self.assertEqual(list(self.untranslated(ast.parse(path.read_text(encoding="utf-8")))), [])
+
+    def test_words_in_widgets_and_names(self) -> None:
+        """Also a single word: whatever is put into a widget, a dialog or a node's name."""
+        for path in (MODULE_FOLDER / "CTStyleGenLib").glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                shown: list[ast.expr] = []
+                if isinstance(node, ast.Assign):
+                    shown = [node.value for target in node.targets if getattr(target, "attr", "") in self.SHOWN]
+                elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in self.SHOWING:
+                    shown = node.args
+                with self.subTest(f"{path.name}, line {getattr(node, 'lineno', 0)}"):
+                    self.assertEqual([word for one in shown for word in self.literals(one)], [])
+
+    def literals(self, node: ast.AST) -> Iterator[str]:
+        """The texts with letters in an expression, but for what a function, such as the translation, is given."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and any(map(str.isalpha, node.value)):
+            yield node.value
+        if isinstance(node, ast.Call):
+            isFormat = isinstance(node.func, ast.Attribute) and node.func.attr == "format"
+            yield from self.literals(node.func.value) if isFormat else ()
+        elif not isinstance(node, ast.Subscript):
+            for child in ast.iter_child_nodes(node):
+                yield from self.literals(child)
 
     def test_translations_are_of_literal_texts(self) -> None:
         for path in (MODULE_FOLDER / "CTStyleGenLib").glob("*.py"):

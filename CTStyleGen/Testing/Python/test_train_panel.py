@@ -30,6 +30,7 @@ class TrainPanelTestCase(ModuleTestCase):
         self.panel = next(panel for panel in self.module.panels if isinstance(panel, TrainPanel))
         self.addCleanup(self.endAll)
         self.ui, self.parameters = self.panel.ui, self.panel.parameters
+        self.panel._devices = []  # as of a panel that was never shown
         startCheck = mock.patch.object(train_panel.setup, "startCheck", side_effect=self.startCheck)
         startCheck.start()
         self.addCleanup(startCheck.stop)

@@ -14,6 +14,9 @@ import CTStyleGen
 from . import IN_APPLICATION
 from .model_files import ModelsFolderTestCase
 
+if not IN_APPLICATION:
+    from . import pythonqt
+
 
 def openModule() -> Any:
     """Opens the module, and returns its Python widget."""
@@ -60,6 +63,8 @@ def passTime(seconds: float = 0.0) -> None:
     end = time.monotonic() + seconds
     while True:
         slicer.app.processEvents()
+        if not IN_APPLICATION:
+            pythonqt.deleteWhatIsToBeDeletedLater()
         if time.monotonic() >= end:
             return
         time.sleep(0.005)
@@ -102,7 +107,5 @@ class ModuleTestCase(ModelsFolderTestCase):
     def assertNoSlotFailed(self) -> None:
         """What a slot raises doesn't reach the test by itself."""
         if not IN_APPLICATION:
-            from .pythonqt import slotErrors
-
-            failed, slotErrors[:] = list(slotErrors), []
+            failed, pythonqt.slotErrors[:] = list(pythonqt.slotErrors), []
             self.assertEqual(failed, [])

@@ -139,6 +139,11 @@ class _Signal:
         self._sender.disconnect(self._signature, slot)
 
 
+def deleteWhatIsToBeDeletedLater() -> None:
+    """Only an event loop that runs does that by itself."""
+    QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+
+
 def signalSignature(kind: type, signal: str) -> str | None:
     """The signal's signature as PySide6 knows it, None if the class has no such signal.
 

@@ -5,6 +5,8 @@ To use another one, add it here with the properties, signals and slots of its he
 
 import importlib
 import sys
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,17 @@ def stored(kind: Any, default: Any) -> Any:
         self._refresh()
 
     return Property(kind, get, set)
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """The method as an observer that keeps no object, and is called as long as there is one."""
+    reference = weakref.WeakMethod(method)
+
+    def observe(*arguments: Any) -> None:
+        if alive := reference():
+            alive(*arguments)
+
+    return observe
 
 
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):
@@ -362,7 +375,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self._scene.RemoveObserver(tag)
         self._scene = scene
         events = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent")
-        self._tags = [scene.AddObserver(getattr(scene, event), self._onScene) for event in events] if scene else []
+        onScene = _weakly(self._onScene)  # the scene lives longer
+        self._tags = [scene.AddObserver(getattr(scene, event), onScene) for event in events] if scene else []
         self.setEnabled(scene is not None)
         self._refresh()
 
