@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and their hashes."""
+"""Files that are whole or absent, folders that don't outlive their process, and hashes."""
 
 import errno
 import hashlib
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
@@ -42,10 +43,7 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"Can't write in the folder {path.parent}: {error.strerror}.") from error
     try:
-        with (folder / _HELD).open("wb") as held:
-            if fcntl is not None:
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(held, fcntl.LOCK_EX)
+        with _hold(folder):
             beside = folder / path.name
             yield beside
             (folder / "new").touch()  # some writers make files private: give the file a new file's mode
@@ -60,6 +58,35 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class PrivateFolder(tempfile.TemporaryDirectory):
+    """A temporary folder for patients' data: only the user may read it, and if its process is killed, the next one
+    that makes such a folder removes it.
+
+    >>> folder = PrivateFolder()
+    >>> folder.name
+    '/tmp/.ctstylegen-...'
+    >>> folder.cleanup()
+    """
+
+    def __init__(self) -> None:
+        _sweep(Path(tempfile.gettempdir()).resolve())
+        super().__init__(prefix=_PREFIX)
+        self._held = _hold(Path(self.name))
+
+    def cleanup(self) -> None:
+        self._held.close()
+        super().cleanup()
+
+
+def _hold(folder: Path) -> IO[bytes]:
+    """Holds a temporary folder until the file is closed, or the process ends."""
+    held = (folder / _HELD).open("wb")
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+    return held
 
 
 @cache  # once for a folder and process

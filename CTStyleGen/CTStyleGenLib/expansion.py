@@ -3,13 +3,13 @@
 What it is, and by which plan it is made: `CTStyleGenCore.expansion`.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.expansion import Estimate, estimate, size_in_bytes
+from CTStyleGenCore.files import PrivateFolder
 from CTStyleGenCore.model_file import read_card
 
 from .job_queue import QueuedJob
@@ -58,7 +58,7 @@ class ExpansionJob(QueuedJob):
     def __init__(self, options: ExpansionOptions) -> None:
         """Takes in the nodes as they are now. Raises InputError for cases or a model that can't be."""
         super().__init__()
-        self._options, self._folder = options, tempfile.TemporaryDirectory(prefix="CTStyleGen-")
+        self._options, self._folder = options, PrivateFolder()
         try:
             found = casesFrom(options.cases)
             anatomy = Anatomy.from_json(read_card(Path(options.model))["anatomy"])
@@ -66,7 +66,8 @@ class ExpansionJob(QueuedJob):
                 self._cases = found
             else:
                 requireCases(found)
-                self._cases = Path(self._folder.name)
+                self._cases = Path(self._folder.name) / "cases"
+                self._cases.mkdir()
                 exportCases(found, self._cases, anatomy)
         except BaseException:
             self._folder.cleanup()

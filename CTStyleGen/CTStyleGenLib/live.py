@@ -1,6 +1,5 @@
 """Live: the slice in view is generated again by itself, as soon as its segments were edited."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import slicer
 import vtk
 from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.files import PrivateFolder
 from CTStyleGenCore.model_file import read_card
 from CTStyleGenCore.styles import style_mix
 from CTStyleGenCore.volumes import write_volume
@@ -62,7 +62,7 @@ class Live(slicer.util.VTKObservationMixin):
         self._touchedAt = 0.0  # 0: not since the slice was renewed
         self.change(wish)
         whole = Place(self._segmentation, self._reference)
-        self._folder = tempfile.TemporaryDirectory(prefix="CTStyleGen-")  # only the user may read it
+        self._folder = PrivateFolder()
         self._worker: Worker | None = Worker(self._folder.name, wish.device)
         self._worker.ask("load", self._onLoaded, model=str(wish.model))
         if outputVolumeNode is None or not whole.fits(outputVolumeNode):

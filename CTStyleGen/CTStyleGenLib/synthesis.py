@@ -1,6 +1,5 @@
 """From nodes to new nodes: checks, the exchange with the child process, and the results' provenance."""
 
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import SimpleITK as sitk
 import slicer
 from CTStyleGenCore.anatomy import Anatomy, SegmentReport
 from CTStyleGenCore.errors import InputError
-from CTStyleGenCore.files import sha256
+from CTStyleGenCore.files import PrivateFolder, sha256
 from CTStyleGenCore.model_file import read_card
 from CTStyleGenCore.styles import style_mix, told
 from CTStyleGenCore.volumes import same_grid, write_volume
@@ -106,11 +105,11 @@ class SynthesisJob(QueuedJob):
         self._labels = self._place.image(self._place.cut(prepared.conditioning.labels))
         self._provenance = provenanceOf(segmentationNode, prepared.card, wish)
         self._size = int(prepared.card["size"])
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: PrivateFolder | None = None
         self._firstSlice = (0.0, 0)  # when the first batch of slices was done, and how many those were
 
     def _begin(self) -> Job:
-        self._folder = tempfile.TemporaryDirectory(prefix="CTStyleGen-")  # only the user may read it
+        self._folder = PrivateFolder()
         folder, wish = Path(self._folder.name), self._wish
         write_volume(self._labels, folder / "labels.nrrd")
         arguments = ["synthesize", "--model", str(wish.model), "--segmentation", str(folder / "labels.nrrd")]

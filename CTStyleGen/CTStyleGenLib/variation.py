@@ -6,7 +6,6 @@ knows say what is plausible (`CTStyleGenCore.variation`).
 
 import csv
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import slicer
 import vtk
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.files import PrivateFolder
 from CTStyleGenCore.model_file import SUFFIX, read_card
 from CTStyleGenCore.volumes import read_image, same_grid, write_volume
 from slicer.i18n import tr as _
@@ -80,10 +80,10 @@ class VariationJob(QueuedJob):
         self._members, self._layers = _layered(segmentationNode, reference)
         self._reference, self._grid = reference, slicer.vtkMRMLScalarVolumeNode()  # it may be gone when the job ends
         self._grid.CopyOrientation(reference)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: PrivateFolder | None = None
 
     def _begin(self) -> Job:
-        self._folder = tempfile.TemporaryDirectory(prefix="CTStyleGen-")  # only the user may read it
+        self._folder = PrivateFolder()
         folder, options = Path(self._folder.name), self._options
         write_volume(self._labels, folder / "labels.nrrd")
         write_volume(sitk.Compose([self._place.image(values) for values in self._layers]), folder / "segments.nrrd")

@@ -1,12 +1,16 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and folders that don't outlive their process."""
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from CTStyleGenCore.errors import InputError
-from CTStyleGenCore.files import sha256, written_beside
+from CTStyleGenCore.files import PrivateFolder, sha256, written_beside
 
 
 def test_a_file_appears_whole_with_a_new_files_mode(tmp_path: Path) -> None:
@@ -36,6 +40,49 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"), written_beside(tmp_path / "absent" / "out.txt"):
         pass
+
+
+def test_a_private_folder_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = PrivateFolder()
+    assert Path(folder.name).parent == tmp_path and Path(folder.name).stat().st_mode & 0o777 == 0o700
+    folder.cleanup()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_the_next_private_folder_removes_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:
+    program = """
+        import os, signal, sys, time
+        from pathlib import Path
+        from CTStyleGenCore.files import PrivateFolder
+        folder = PrivateFolder()
+        (Path(folder.name) / "patient.nrrd").touch()
+        os.utime(folder.name, (1, 1))  # not fresh
+        print(folder.name, flush=True)
+        sys.stdin.read(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    command = [sys.executable, "-c", program.replace("\n        ", "\n")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def start() -> subprocess.Popen:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        process.stdout.readline()
+        return process
+
+    def kill(process: subprocess.Popen) -> None:
+        process.communicate("x")
+        assert process.returncode == -signal.SIGKILL
+
+    killed, alive = start(), start()
+    kill(killed)
+    assert len(list(tmp_path.iterdir())) == 2
+    kill(start())
+    assert len(list(tmp_path.glob("*/patient.nrrd"))) == 2  # of the one that lives, and of the last
+    kill(alive)
 
 
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
