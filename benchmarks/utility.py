@@ -8,12 +8,14 @@ once). N real slices of the eight are all that the generator and the U-Net ever 
 equally many steps, with the same classic augmentation,
 
     real       on the N slices
+    warped     on them and the same slices moved as `expand` moves their labels: new anatomy, without a generator
     painter    on them and as many images as `expand` makes, whose organs are flat: mean and noise of a real slice's
-    expansion  on them and the images of `expand`, with the very same labels
-    mixed      on them and the images of `expand --mix`, with the very same labels
+    expansion  on them and the images of `expand`
+    mixed      on them and the images of `expand --mix`
 
-and measured by Dice per organ over slices of the four. A run goes on where it was stopped; results.jsonl has a line a
-measurement, table.md the means and their confidence intervals by a bootstrap over patients.
+all but the first with the very same new labels, and measured by Dice per organ over slices of the four. Slices whose
+reference fits their CT badly (`label_check`) are left out. A run goes on where it was stopped; results.jsonl has a line
+a measurement, table.md the means and their confidence intervals by a bootstrap over patients.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.cases import Case, read_case, write_volume
 from CTStyleGenCore.devices import Computing
 from CTStyleGenCore.expansion import ExpansionOptions, expand
+from CTStyleGenCore.label_check import misfits
 from CTStyleGenCore.perceptual import FeatureWeights, load_weights
 from CTStyleGenCore.presets import load_preset
 from CTStyleGenCore.scores import dice
@@ -38,8 +41,9 @@ from CTStyleGenCore.segmenter import segment, train_network
 from CTStyleGenCore.slices import HuRange, Square, axial
 from CTStyleGenCore.synthesis import Model
 from CTStyleGenCore.training import TrainingOptions, train
+from CTStyleGenCore.variation import Variations
 
-ARMS = ("real", "painter", "expansion", "mixed")
+ARMS = ("real", "warped", "painter", "expansion", "mixed")
 ORGANS = ("lungs", "mediastinum", "bone", "spinal canal")
 _PATIENTS = {  # of the cases whose patient has several
     "A048383-1": "A048383",
@@ -95,13 +99,15 @@ def run(
     folder = options.output / f"seed{seed}-{count}"
     real = [(one.hu, one.labels) for one in chosen]
     for arm in missing:
-        synthetic = [] if arm == "real" else expanded(options, folder, chosen, seed, weights, arm == "mixed")
-        if arm == "painter":
-            synthetic = painted(chosen, [labels for _, labels in synthetic], anatomy, seed)
+        synthetic = [] if arm == "real" else images(arm, options, folder, chosen, seed, anatomy, weights)
         share = options.share if synthetic else 0.0
-        network = train_network(real, synthetic, share, len(anatomy.organs), options.network_steps, seed)
-        rows = measure(network, {p: spread(slices[p], _TEST_SLICES) for p in test_patients}, anatomy)
-        lines = [json.dumps({"seed": seed, "slices": count, "arm": arm} | row) + "\n" for row in rows]
+        lines = []
+        for repeat in range(options.repeats):
+            own_seed = seed + 1000 * repeat
+            network = train_network(real, synthetic, share, len(anatomy.organs), options.network_steps, own_seed)
+            rows = measure(network, {p: spread(slices[p], _TEST_SLICES) for p in test_patients}, anatomy)
+            told = {"seed": seed, "slices": count, "arm": arm, "repeat": repeat}
+            lines += [json.dumps(told | row) + "\n" for row in rows]
         with (options.output / "results.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(lines))
 
@@ -130,7 +136,7 @@ def _slices(case: Case, patient: str, anatomy: Anatomy, size: int) -> list[Slice
     return [
         Slice(patient, values, organs, spacing)
         for values, organs in zip(small, small_labels, strict=True)
-        if len(wanted & set(np.unique(organs).tolist())) >= 3
+        if len(wanted & set(np.unique(organs).tolist())) >= 3 and not misfits(values, organs, anatomy)
     ]
 
 
@@ -159,6 +165,24 @@ def spread(slices: Sequence[Slice], count: int) -> list[Slice]:
 # --- the arms ---------------------------------------------------------------------------------------------------------
 
 
+def images(
+    arm: str,
+    options: argparse.Namespace,
+    folder: Path,
+    chosen: Sequence[Slice],
+    seed: int,
+    anatomy: Anatomy,
+    weights: FeatureWeights,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """An arm's synthetic images and their labels."""
+    data_set = expanded(options, folder, chosen, seed, weights, arm == "mixed")
+    rows = read_manifest(data_set)
+    if arm == "warped":
+        return warped(folder / "cases", rows, anatomy)
+    made = [(_array(data_set / row["image"]), _array(data_set / row["label"])) for row in rows]
+    return painted(chosen, [labels for _, labels in made], anatomy, seed) if arm == "painter" else made
+
+
 def expanded(
     options: argparse.Namespace,
     folder: Path,
@@ -166,8 +190,8 @@ def expanded(
     seed: int,
     weights: FeatureWeights,
     mix: bool,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The images and labels that a generator, trained on the slices chosen alone, and `expand` make of them."""
+) -> Path:
+    """The data set that a generator, trained on the slices chosen alone, and `expand` make of them."""
     cases, model, data_set = folder / "cases", folder / "model.ctstyle", folder / ("mixed" if mix else "dataset")
     if not cases.is_dir():
         _write_cases(cases, chosen)
@@ -182,9 +206,25 @@ def expanded(
         resume = (data_set / "plan.json").is_file()
         asked = ExpansionOptions(cases, options.per_slice, data_set, options.amount, seed, mix=mix, resume=resume)
         expand(asked, Model(model, "cpu"), lambda event: None, lambda: False)
+    return data_set
+
+
+def read_manifest(data_set: Path) -> list[dict[str, str]]:
     with (data_set / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [(_array(data_set / row["image"]), _array(data_set / row["label"])) for row in rows]
+        return list(csv.DictReader(file))
+
+
+def warped(folder: Path, rows: Sequence[dict[str, str]], anatomy: Anatomy) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The source cases' own CT, moved as `expand` has moved their labels for these rows of its manifest."""
+    cases = {path.name: read_case(path, anatomy) for path in sorted(folder.iterdir())}
+    others = [case.labels for case in cases.values()]
+    variations = {name: Variations(case.labels, anatomy, others) for name, case in cases.items()}
+    made = []
+    for row in rows:
+        source = row["source_case"]
+        varied = variations[source].draw(float(row["amount_mm"]), int(row["seed"]), 1)
+        made.append(tuple(sitk.GetArrayFromImage(i)[0] for i in (varied.warp(cases[source].ct), varied.labels)))
+    return made
 
 
 def _array(path: Path) -> np.ndarray:
@@ -293,6 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="styles")
     parser.add_argument("--generator-steps", type=int, default=400)
     parser.add_argument("--network-steps", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=2, help="U-Nets of each arm")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--features", default="vgg19", choices=("vgg19", "vgg16", "random"))
     parser.add_argument("--weights", type=Path, help="VGG weights, if not torchvision's published ones")

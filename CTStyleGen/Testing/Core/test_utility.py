@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from CTStyleGenCore.anatomy import Anatomy
 from phantoms import HU, write_case
@@ -25,9 +26,9 @@ def drawn(patient: str, seed: int = 0, size: int = 32) -> Slice:
     return Slice(patient, np.array(HU, np.int16)[labels], labels, 5.0)
 
 
-def test_it_runs_and_goes_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_it_runs_and_goes_on(data: Path, tmp_path: Path, thorax: Anatomy, capsys: pytest.CaptureFixture) -> None:
     output = tmp_path / "out"
-    sizes = ("--slices", "2", "--seeds", "1", "--per-slice", "2", "--size", "64", "--amount", "0")
+    sizes = ("--slices", "2", "--seeds", "1", "--per-slice", "2", "--size", "64", "--amount", "2")
     steps = ("--generator-steps", "1", "--network-steps", "2", "--features", "random", "--preset", "styles")
     arguments = ["--data", str(data), "--output", str(output), *sizes, *steps]
     utility.main([*arguments, "--arms", "real", "expansion"])
@@ -40,6 +41,16 @@ def test_it_runs_and_goes_on(data: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert {row["arm"] for row in utility.read_results(output)} == set(utility.ARMS)
     assert {path: path.stat().st_mtime_ns for path in times} == times  # neither trained nor expanded again
     assert capsys.readouterr().out.strip().endswith((output / "table.md").read_text().strip())
+    data_set = output / "seed0-2" / "dataset"
+    manifest = utility.read_manifest(data_set)
+    moved = utility.warped(output / "seed0-2" / "cases", manifest, thorax)
+    for row, (hu, labels) in zip(manifest, moved, strict=True):
+        label, ct = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+            for path in (data_set / row["label"], output / "seed0-2" / "cases" / row["source_case"] / "ct.nrrd")
+        )
+        assert np.array_equal(labels, label) and not np.array_equal(hu, ct)
+        assert abs(hu[labels == 2].mean() - HU[2]) < 60  # the CT has moved with the labels
     seen = {row["patient"] for row in rows}
     trained = {path.name.rpartition("-")[0] for path in (output / "seed0-2" / "cases").iterdir()}
     assert seen and trained and not seen & trained
