@@ -8,7 +8,7 @@ from typing import Any
 
 import slicer
 from CTStyleGenCore.anatomy import Anatomy
-from CTStyleGenLib import expansion, synthesis, training, variation
+from CTStyleGenLib import evaluation, expansion, synthesis, training, variation
 from CTStyleGenLib.generate_panel import GeneratePanel
 from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
 from CTStyleGenLib.models_panel import ModelsPanel
@@ -310,6 +310,23 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
             return job.wait()
         jobQueue().add(job)
         return job
+
+    def evaluate(
+        self,
+        resultNode: vtkMRMLScalarVolumeNode,
+        segmentationNode: vtkMRMLSegmentationNode | None = None,
+        *,
+        model: str | Path | None = None,
+        organs: Mapping[str, str | None] | None = None,
+    ) -> evaluation.ResultReport:
+        """The organs of a synthetic CT (organs) and a sentence for each thing to doubt (doubts).
+
+        Of each organ: mean and deviation in HU, and the Wasserstein-1 distances in HU to the reference CT and, where
+        the model's card tells, to the style. ``segmentationNode``: without, the one that the CT was made from.
+        ``model``: its file; without, the one in the models folder. ``organs``: as of `synthesize`. Raises
+        CTStyleGenCore.errors.InputError, with one sentence, for bad input.
+        """
+        return evaluation.evaluateResult(resultNode, segmentationNode, model, organs)
 
     def trainings(self) -> list[Training]:
         """All trainings of the models folder, at work, paused or done, whichever Slicer started them; newest first."""

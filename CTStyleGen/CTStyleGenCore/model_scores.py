@@ -267,6 +267,7 @@ def _of_sets(made: Sequence[Made], seed: int, rulers: Rulers) -> Iterator[Score]
         if kernel := rulers.kernel:
             sets = (pictures, rulers.unseen, rulers.train)
             ours, others, known = (kernel.features([picture.body for picture in of]) for of in sets)
+            ours, others, known = (of / known.square().mean().sqrt() for of in (ours, others, known))
             yield Score(styles, "kid", WHOLE, kernel.between(ours, others), kernel.between(known, others))
         nearest = [rulers.nearest(picture) for picture in pictures]
         ratio, copies = scores.memorisation(nearest, rulers.unseen_nearest)

@@ -77,8 +77,8 @@ def noise_spectrum(hu: np.ndarray, inside: np.ndarray) -> np.ndarray:
     fine = np.where(inside, hu - trend / np.maximum(weight, 1e-6), 0.0)
     power = np.abs(np.fft.fft2(fine)) ** 2 / max(1, np.count_nonzero(inside))
     frequency = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in hu.shape), indexing="ij"))
-    band = np.minimum(frequency / 0.5 * _BANDS, _BANDS).astype(int)  # the corners, band 8, are left out
-    return (np.bincount(band.ravel(), power.ravel(), _BANDS + 1) / np.bincount(band.ravel()))[:_BANDS]
+    band = np.minimum(frequency / 0.5 * _BANDS, _BANDS - 1).astype(int)  # the last has the corners: checkerboards
+    return np.bincount(band.ravel(), power.ravel(), _BANDS) / np.bincount(band.ravel())
 
 
 def spectrum_distance(a: np.ndarray, b: np.ndarray) -> float:

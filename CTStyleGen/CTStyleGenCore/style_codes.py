@@ -16,9 +16,8 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .slices import HuRange
+from .styles import LEVELS
 
-# Denser at the ends, where vessels, fat and marrow are.
-LEVELS = (0.002, 0.01, 0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99, 0.998)
 LAGS = (1, 2, 4, 8)  # pixels apart
 CODE_SIZE = len(LEVELS) + len(LAGS)
 _MIN_AREA = 16  # pixels; fewer have no distribution

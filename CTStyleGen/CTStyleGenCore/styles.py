@@ -15,6 +15,8 @@ from typing import Any
 from .anatomy import Anatomy
 from .errors import InputError
 
+# Quantiles of an organ's HU that its style code begins with; denser at the ends, where vessels, fat and marrow are.
+LEVELS = (0.002, 0.01, 0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99, 0.998)
 Mix = dict[str, dict[str, float]]  # organ name -> case id or path -> share; the shares of an organ add up to 1
 
 

@@ -15,6 +15,7 @@ from CTStyleGenCore.model_file import SUFFIX, read_card
 from slicer.i18n import tr as _
 
 from .conditioning import LEFT_OUT, ORGAN_TAG, Organs, chosenOrgan, referenceOf
+from .evaluate_section import EvaluateSection
 from .export_section import ExportSection
 from .geometry import sliceCount, sliceInView
 from .job_bar import JobBar
@@ -35,7 +36,7 @@ _REST_MS = 300  # after a change, before it is checked
 _PAINTING_REST_MS = 1500  # after a stroke of the brush: the check takes some tenths of a second
 _EDITOR_TAG = "CTStyleGen"
 _EDITS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SegmentsOrderModified")
-_NOT_OF_A_RUN = ("fade", "output", "vary", "export", "train")  # parameters that a check needs not heed
+_NOT_OF_A_RUN = ("fade", "output", "vary", "export", "evaluate", "train")  # parameters that a check needs not heed
 _RED = "vtkMRMLSliceNodeRed"
 
 
@@ -55,7 +56,8 @@ class GeneratePanel(Panel):
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
         self._runs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} slices"))
-        self._sections = (VarySection(logic, self._checkSoon), ExportSection(logic, self._checkSoon))
+        self._evaluate = EvaluateSection(logic)
+        self._sections = (VarySection(logic, self._checkSoon), ExportSection(logic, self._checkSoon), self._evaluate)
         layout = self.widget.layout()
         for place, section in enumerate(self._sections, layout.indexOf(self.ui.showSection) + 1):
             layout.insertWidget(place, section.widget)  # last, for that is their place in the order of the Tab key
@@ -354,6 +356,7 @@ class GeneratePanel(Panel):
             if job.state is State.DONE:
                 result = job.result[0] if isinstance(job.result, list) else job.result
                 self._show(reference, result)
+                self._evaluate.choose(result)
             elif job.state is State.FAILED:
                 slicer.util.errorDisplay(_("No CT was made. {reason}").format(reason=job.error))
 

@@ -99,7 +99,7 @@ class ExportLook(enum.Enum):
 
 @parameterNodeWrapper
 class CTStyleGenParameterNode:
-    """The parameters of all panels; the names of those of Vary, Export, Train and Models start so."""
+    """The parameters of all panels; the names of those of Evaluate, Vary, Export, Train and Models start so."""
 
     # Generate
     segmentation: vtkMRMLSegmentationNode
@@ -115,6 +115,9 @@ class CTStyleGenParameterNode:
     output: vtkMRMLScalarVolumeNode  # none: a new volume
     device: Device = Device.AUTO
     fade: Annotated[float, WithinRange(0, 100)] = 100.0  # percent of the synthetic CT over the reference
+
+    # Generate, Evaluate
+    evaluateResult: vtkMRMLScalarVolumeNode
 
     # Generate, Vary
     varyAmount: Annotated[float, WithinRange(0, 50)] = 5.0  # mm, root mean square

@@ -1,5 +1,6 @@
 """From nodes to new nodes: checks, the exchange with the child process, and the results' provenance."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,11 +147,15 @@ def provenanceOf(
 ) -> dict[str, str]:
     """What the result will say about where it comes from: attributes, without the prefix CTStyleGen."""
     slices = {"Slices": f"{wish.slices[0]}-{wish.slices[-1]}"} if wish.slices is not None else {}
+    mix = style_mix(dict(card), wish.styles or ())
+    inCard = all(case in card["styles"] for shares in mix.values() for case in shares)  # never a path
+    shares = {"StyleShares": json.dumps(mix)} if mix and inCard else {}
     return {
         "Model": wish.model.name,
         "ModelSHA256": sha256(wish.model),
         "Segmentation": segmentationNode.GetName(),
-        "Styles": told(style_mix(dict(card), wish.styles or ())) or ", ".join(card["styles"]),
+        "Styles": told(mix) or ", ".join(card["styles"]),
+        **shares,
         "Seed": str(wish.seed),
         **slices,
         "Version": CTStyleGenCore.__version__,

@@ -98,6 +98,13 @@ def test_noise_knows_nothing_of_the_organs_mean_and_of_what_is_outside() -> None
     assert scores.noise_spectrum(moved, DISC) == pytest.approx(scores.noise_spectrum(hu, DISC))
 
 
+def test_a_checkerboard_is_noise_of_the_last_band() -> None:
+    board = grainy(0) + 20.0 * (-1) ** np.indices(DISC.shape).sum(0)
+    apart = np.log10(scores.noise_spectrum(board, DISC) / scores.noise_spectrum(grainy(0), DISC))
+    assert apart[-1] > 2 and np.abs(apart[:-1]).max() < 0.3
+    assert spectra_apart(grainy(0), board) > 2 * spectra_apart(grainy(0), grainy(1))
+
+
 def test_twice_the_noise_is_six_decibels() -> None:
     assert spectra_apart(white(0), white(0, 60)) == pytest.approx(20 * np.log10(2), abs=0.1)
 

@@ -29,6 +29,7 @@ WITHOUT_TORCH = (
     "expansion",
     "files",
     "model_file",
+    "organ_report",
     "presets",
     "styles",
     "volumes",
