@@ -50,7 +50,7 @@ def test_it_runs_and_goes_on(data: Path, tmp_path: Path, thorax: Anatomy, capsys
             for path in (data_set / row["label"], output / "seed0-2" / "cases" / row["source_case"] / "ct.nrrd")
         )
         assert np.array_equal(labels, label) and not np.array_equal(hu, ct)
-        assert abs(hu[labels == 2].mean() - HU[2]) < 60  # the CT has moved with the labels
+        assert abs(hu[labels == 2].mean() - HU[2]) < 150  # the CT has moved with the labels; at borders it is mixed
     seen = {row["patient"] for row in rows}
     trained = {path.name.rpartition("-")[0] for path in (output / "seed0-2" / "cases").iterdir()}
     assert seen and trained and not seen & trained
