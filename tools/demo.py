@@ -24,7 +24,7 @@ from . import demo_data
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-_ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 _HELD_OUT = (15, 22)  # slices of the content patient that training never sees: the middle of the chest
 _TRAINED = ((6, 14), (23, 34))  # below and above, a slice of distance between
 _STYLE_SLICES = (8, 45)  # of the style patient: heart to upper chest
@@ -81,7 +81,7 @@ def _train(folder: Path) -> None:
 
 def synthesize(folder: Path) -> None:
     """Through MRML: loads the held-out CT and the Slicer segmentation, synthesizes, edits, synthesizes again, saves."""
-    sys.path[:0] = [str(_ROOT / "CTStyleGen"), str(_ROOT / "CTStyleGen" / "Testing" / "Python")]
+    sys.path[:0] = [str(ROOT / "CTStyleGen"), str(ROOT / "CTStyleGen" / "Testing" / "Python")]
     from CTStyleGenTesting import prepare
 
     prepare()
@@ -92,8 +92,8 @@ def synthesize(folder: Path) -> None:
     from CTStyleGen import CTStyleGenLogic
 
     print("Synthesizing the held-out slices with three noise codes, then an edited anatomy.", flush=True)
-    reference = _add_volume(sitk.ReadImage(str(folder / "held-out" / "ct.nrrd")), "Chest CT, held-out slices")
-    _add_volume(sitk.ReadImage(str(folder / "cases" / "style" / "ct.nrrd")), "Style CT of another patient")
+    reference = add_volume(sitk.ReadImage(str(folder / "held-out" / "ct.nrrd")), "Chest CT, held-out slices")
+    add_volume(sitk.ReadImage(str(folder / "cases" / "style" / "ct.nrrd")), "Style CT of another patient")
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Chest")
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(folder / "data" / "content" / "segmentation.seg.nrrd"))
@@ -107,7 +107,7 @@ def synthesize(folder: Path) -> None:
     edited.SetName("Chest with a larger heart")
     edited.RemoveAllDisplayNodeIDs()  # else both have one
     edited.CreateDefaultDisplayNodes()
-    _grow(edited, "mediastinum", reference)
+    grow(edited, "mediastinum", reference)
     grown = logic.synthesize(edited, reference, model=model)
 
     for name, node in [*((f"code-{n}", node) for n, node in enumerate(codes, 1)), ("larger-heart", grown)]:
@@ -128,12 +128,14 @@ def _save_scene(path: Path, reference: Any, result: Any, segmentations: list[Any
         segmentation.GetDisplayNode().SetVisibility2DFill(False)
         segmentation.GetDisplayNode().SetVisibility(segmentation is segmentations[-1])
     for name in ORIENTATIONS:
-        SliceView(name).show(reference, result)
+        view = SliceView(name)
+        view.show(reference, result)
+        view.close()
     if not slicer.mrmlScene.WriteToMRB(str(path)):
         raise InputError(f"The scene {path} can't be written: look for room on the disk.")
 
 
-def _add_volume(image: sitk.Image, name: str) -> Any:
+def add_volume(image: sitk.Image, name: str) -> Any:
     """A volume node of an image: positions in SimpleITK are LPS, in Slicer RAS."""
     import slicer
 
@@ -159,7 +161,7 @@ def _write(node: Any, path: Path) -> None:
     write_volume(image, path)
 
 
-def _grow(segmentation: Any, name: str, reference: Any) -> None:
+def grow(segmentation: Any, name: str, reference: Any) -> None:
     """Grows a segment in every slice, in the segmentation node itself."""
     import slicer
 

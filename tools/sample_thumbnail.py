@@ -7,7 +7,7 @@ import numpy as np
 import slicerio
 from PIL import Image
 
-from .demo import _ROOT
+from .demo import ROOT
 
 _SIZE = (260, 280)  # pixels, what the Sample Data module shows
 
@@ -25,7 +25,7 @@ def main() -> None:
     shade = 0.55 + 0.45 * np.max(depths[1:], axis=0) / np.max(depths[1:])
     picture = (255 * front * shade[..., None]).astype(np.uint8).transpose(1, 0, 2)[::-1, ::-1]  # right is on the left
     image = Image.fromarray(picture).resize((_SIZE[0], _SIZE[1]), Image.Resampling.BICUBIC)
-    image.save(_ROOT / "CTStyleGen" / "Resources" / "Icons" / "CTStyleGenChest.png", optimize=True)
+    image.save(ROOT / "CTStyleGen" / "Resources" / "Icons" / "CTStyleGenChest.png", optimize=True)
 
 
 if __name__ == "__main__":

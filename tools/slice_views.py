@@ -28,10 +28,13 @@ class SliceView:
         self._logic = slicer.vtkMRMLSliceLogic()
         self._logic.SetMRMLApplicationLogic(slicer.app.applicationLogic())
         self._logic.SetMRMLScene(slicer.mrmlScene)
-        self.node = self._logic.AddSliceNode(name)
-        self.node.SetOrientation(ORIENTATIONS[name])
+        self.node = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if self.node:  # of a scene that was loaded
+            self._logic.SetSliceNode(self.node)
+        else:
+            self.node = self._logic.AddSliceNode(name)
+            self.node.SetOrientation(ORIENTATIONS[name])
         self.node.SetDimensions(side, side, 1)
-        self._window = self._drawing()
 
     def show(self, background: Any, foreground: Any = None) -> None:
         """Shows the middle of the background volume, covered by the foreground volume."""
@@ -43,36 +46,42 @@ class SliceView:
         width, height, depth = self.node.GetFieldOfView()
         self.node.SetFieldOfView(_MARGIN * width, _MARGIN * height, depth)
 
+    def close(self) -> None:
+        """Follows the scene no more; the nodes stay."""
+        self._logic.SetMRMLScene(None)
+
     def picture(self) -> np.ndarray:
         """What the view shows, RGB [row, column, 3], with the segmentations as their display nodes say."""
-        self._mapper.SetInputConnection(self._logic.GetImageDataConnection())  # another one since the volumes changed
-        self._window.Render()
-        pixels = vtk.vtkUnsignedCharArray()
-        self._window.GetPixelData(0, 0, self._side - 1, self._side - 1, 0, pixels, 0)
-        return vtk_to_numpy(pixels).reshape(self._side, self._side, 3)[::-1].copy()
-
-    def _drawing(self) -> vtk.vtkRenderWindow:
-        """A window on no screen, with the images below and the segments over them."""
         window = vtk.vtkRenderWindow()
         window.SetOffScreenRendering(True)
         window.SetSize(self._side, self._side)
         window.SetNumberOfLayers(2)
-        self._interactor = vtk.vtkGenericRenderWindowInteractor()  # the displayable manager wants one
-        self._interactor.SetRenderWindow(window)
+        interactor = vtk.vtkGenericRenderWindowInteractor()  # the displayable manager wants one
+        interactor.SetRenderWindow(window)
         images, segments = vtk.vtkRenderer(), vtk.vtkRenderer()
         segments.SetLayer(1)
         for renderer in (images, segments):
             renderer.GetActiveCamera().ParallelProjectionOn()
             window.AddRenderer(renderer)
-        self._mapper, actor = vtk.vtkImageMapper(), vtk.vtkActor2D()
-        self._mapper.SetColorWindow(255)
-        self._mapper.SetColorLevel(127.5)
-        actor.SetMapper(self._mapper)
+        mapper, actor = vtk.vtkImageMapper(), vtk.vtkActor2D()
+        mapper.SetInputConnection(self._logic.GetImageDataConnection())
+        mapper.SetColorWindow(255)
+        mapper.SetColorLevel(127.5)
+        actor.SetMapper(mapper)
         images.AddViewProp(actor)
-        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
-        factory.SetMRMLApplicationLogic(slicer.app.applicationLogic())
-        if not factory.IsDisplayableManagerRegistered(_MANAGER):
-            factory.RegisterDisplayableManager(_MANAGER)
-        self._managers = factory.InstantiateDisplayableManagers(segments)
-        self._managers.SetMRMLDisplayableNode(self.node)
-        return window
+        managers = _factory().InstantiateDisplayableManagers(segments)
+        managers.SetMRMLDisplayableNode(self.node)
+        window.Render()
+        pixels = vtk.vtkUnsignedCharArray()
+        window.GetPixelData(0, 0, self._side - 1, self._side - 1, 0, pixels, 0)
+        managers.SetMRMLDisplayableNode(None)
+        return vtk_to_numpy(pixels).reshape(self._side, self._side, 3)[::-1].copy()
+
+
+def _factory() -> Any:
+    """Slicer's factory of what is drawn over the images of slice views: here, segments alone."""
+    factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+    factory.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    if not factory.IsDisplayableManagerRegistered(_MANAGER):
+        factory.RegisterDisplayableManager(_MANAGER)
+    return factory
