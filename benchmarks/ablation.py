@@ -2,7 +2,8 @@
 
     python -m benchmarks.ablation --cases TRAIN --unseen TEST --features vgg16 --weights FILE [--size 64] [--steps 500]
 
-Numbers as of benchmarks.styles, means over the organs. docs/ablation.md keeps the table.
+Numbers are those of the scoreboard (`evaluate`) for styles of unseen patients, means over the organs. docs/ablation.md
+keeps the table.
 """
 
 import argparse
@@ -12,14 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from CTStyleGenCore.evaluation import EvaluationOptions, evaluate
 from CTStyleGenCore.perceptual import FeatureWeights, load_weights
 from CTStyleGenCore.presets import Preset, load_preset
-from CTStyleGenCore.synthesis import Model
 from CTStyleGenCore.training import TrainingOptions, train
 
-from .styles import measured, unseen_slices
-
-COLUMNS = ("gap closed", "W1 after", "codes", "coarse", "apart")
+COLUMNS = ("gap", "hu", "texture", "noise", "diversity", "coarse", "separability")
 _NONE = 1e-6  # of a term in the proportion: as good as without it
 
 
@@ -49,9 +48,11 @@ def row(preset: Preset, weights: FeatureWeights, options: argparse.Namespace) ->
         told = TrainingOptions(options.cases, (), output, options.size, steps=options.steps)
         train(told, preset, weights, lambda event: None, lambda: False)
         minutes = (time.monotonic() - start) / 60
-        model = Model(output, "cpu")
-        means = measured(model, unseen_slices(model, options.unseen, 2), options.unseen)
-    return [*(float(np.mean([v for (_, name), v in means.items() if name == c])) for c in COLUMNS), minutes]
+        json = Path(folder) / "board.json"
+        asked = EvaluationOptions((output,), options.unseen, options.cases, json, segmenter_steps=0)
+        (found,) = evaluate(asked, lambda event: None, lambda: False).scores
+    unseen = [score for score in found if score.styles == "unseen"]
+    return [*(float(np.mean([one.value for one in unseen if one.metric == name])) for name in COLUMNS), minutes]
 
 
 def main() -> None:
