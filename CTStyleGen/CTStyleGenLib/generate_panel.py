@@ -284,12 +284,25 @@ class GeneratePanel(Panel):
         self.removeObservers(self._onPainted)
         if segmentationNode is None:
             return
+        self._proposeReference(segmentationNode)
         segmentation, view = segmentationNode.GetSegmentation(), slicer.mrmlScene.GetNodeByID(_RED)
         for event in _EDITS:
             self.addObserver(segmentation, getattr(segmentation, event), self._onEdit)
         self.addObserver(segmentation, segmentation.RepresentationModified, self._onPainted)
         for node in filter(None, (segmentationNode.GetDisplayNode(), view)):
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onEdit)
+
+    def _proposeReference(self, segmentationNode: Any) -> None:
+        """Chooses the scene's only CT for a segmentation that doesn't tell what it was drawn on, as one of a file."""
+        if self.parameters.referenceVolume or referenceOf(segmentationNode):
+            return
+        volumes = [
+            node
+            for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetAttribute(SYNTHETIC)
+        ]
+        if len(volumes) == 1:
+            self.parameters.referenceVolume = volumes[0]
 
     def _onEdit(self, caller: Any, event: str) -> None:
         isView = caller.IsA("vtkMRMLSliceNode")

@@ -93,6 +93,21 @@ class ChoicesTest(PanelTestCase):
             self.assertFalse(widget.enabled)
         self.assertEqual(self.ui.generateButton.toolTip, self.ui.preflightLabel.text)
 
+    def test_reference_of_a_segmentation_from_a_file(self) -> None:
+        """It tells no volume that it was drawn on: the only CT is chosen, of several none."""
+        synthetic = scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid, "Synthetic")
+        synthetic.SetAttribute("CTStyleGen.Synthetic", "1")
+        self.parameters.referenceVolume = None
+        fromFile = scenes.addSegmentation(chestMasks(), self.grid, "From a file")
+        self.parameters.segmentation = fromFile
+        self.assertIs(self.parameters.referenceVolume, self.volume)
+        self.assertRegex(self.checked(), "^Makes 4 slices")
+        self.parameters.segmentation = self.parameters.referenceVolume = None
+        scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid, "Another CT")
+        self.parameters.segmentation = fromFile
+        self.assertIsNone(self.parameters.referenceVolume)
+        self.assertRegex(self.checked(), "^There is no reference volume: choose the CT")
+
     def test_model_from_a_file(self) -> None:
         elsewhere = writeModel(self.elsewhere / "other.ctstyle")
         with mock.patch.object(qt.QFileDialog, "getOpenFileName", lambda *arguments: str(elsewhere), create=True):
@@ -397,6 +412,7 @@ class VarySectionTest(PanelTestCase):
     def test_what_is_missing(self) -> None:
         role = self.segmentation.GetReferenceImageGeometryReferenceRole()
         self.segmentation.RemoveNodeReferenceIDs(role)
+        self.parameters.referenceVolume = None
         self.parameters.varySeed = 1
         self.assertFalse(self.vary.ui.varyButton.enabled)
         self.assertIn("'Chest' was drawn on no volume", self.vary.ui.statusLabel.text)
