@@ -99,7 +99,8 @@ def lacking(error: ImportError) -> str | None:
     """What to do when an import failed for want of a library that we name; None when it failed otherwise."""
     package = (error.name or "").partition(".")[0]
     if title := _FOR_EVALUATION.get(package):
-        return f"{title} is missing or damaged: install what evaluate needs by pip install 'ctstylegen[evaluate]'."
+        without = ", or leave label consistency out by --segmenter-steps 0" if package == "monai" else ""
+        return f"{title} is missing or damaged: install it by pip install 'ctstylegen[evaluate]'{without}."
     title = next((requirement.title for requirement in REQUIREMENTS if requirement.package == package), None)
     return title and f"{title} is missing or damaged: install it by the set-up in Slicer's Models tab, or with pip."
 

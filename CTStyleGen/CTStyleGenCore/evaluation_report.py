@@ -23,7 +23,8 @@ _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #1c2126; }
 h2 { margin-top: 2.5rem; } table { border-collapse: collapse; margin: 0.5rem 0 1rem; }
 th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid #d8dde2; }
-th:first-child, td:first-child { text-align: left; } .real, .note { color: #68727c; } .best { font-weight: 600; }
+th:first-child, td:first-child { text-align: left; } .real, .note { color: #68727c; }
+.best { font-weight: 600; } .worse { color: #b3261e; }
 figure { display: inline-block; margin: 0 0.4rem 0.6rem 0; } figcaption { font-size: 13px; }
 img { display: block; width: 256px; height: 256px; background: #000; }
 """
@@ -32,7 +33,7 @@ img { display: block; width: 256px; height: 256px; background: #000; }
 def page(board: Board) -> str:
     """The page, self-contained: no script, no link, images in it."""
     told = board.told
-    models = [model["name"] for model in told["models"]]
+    models = _names(told)
     parts = [
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>CTStyleGen: scoreboard</title>",
         f"<style>{_CSS}</style></head><body><h1>Scoreboard</h1>",
@@ -40,24 +41,33 @@ def page(board: Board) -> str:
         _setting(told),
     ]
     for styles, title in _STYLES.items():
-        columns = [[score for score in of if score.styles == styles] for of in board.scores]
-        if any(columns):
-            parts += [
-                f"<h2>{title}</h2>",
-                _wins(models, columns),
-                _overview(models, columns),
-                _details(models, columns),
-            ]
+        by_model = {
+            model: [score for score in of if score.styles == styles]
+            for model, of in zip(models, board.scores, strict=True)
+        }
+        names = [model for model in models if by_model[model]]
+        if names:
+            columns = [by_model[name] for name in names]
+            parts += [f"<h2>{title}</h2>", *(part(names, columns) for part in (_wins, _overview, _details))]
     for model, made in zip(models, board.made, strict=True):
         parts += [f"<h2>Images of {escape(model)}</h2>", _examples(made)]
     return "\n".join([*parts, "</body></html>\n"])
 
 
+def _names(told: dict) -> list[str]:
+    """The models' file names; with a number where two have the same."""
+    names = [model["name"] for model in told["models"]]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]
+
+
 def _setting(told: dict) -> str:
     """What was compared, and what was not."""
     rows = [
-        [model["name"], model["preset"], model["steps"], "any" if model["any_style"] else ", ".join(model["styles"])]
-        for model in told["models"]
+        [name, model["preset"], model["steps"] or "", "any" if model["any_style"] else ", ".join(model["styles"])]
+        for name, model in zip(_names(told), told["models"], strict=True)
     ]
     unseen, train = (
         ", ".join(f"{case} ({info['slices']})" for case, info in told[name].items()) for name in ("unseen", "train")
@@ -98,7 +108,8 @@ def _overview(models: Sequence[str], columns: Sequence[Sequence[Score]]) -> str:
             unit = f", {metric.unit}" if metric.unit else ""
             rows.append([f"{escape(metric.title)}{unit} <span class='note'>({_ARROWS[metric.better]})</span>"])
             rows[-1] += _cells(means)
-    return "<p>Means over organs; in brackets, real against real.</p>" + _table(["", *map(escape, models)], rows)
+    note = "Means over organs. In brackets: real against real; red: further away than that."
+    return f"<p class='note'>{note}</p>" + _table(["", *map(escape, models)], rows)
 
 
 def _mean(found: Sequence[Score]) -> Score | None:
@@ -117,7 +128,8 @@ def _details(models: Sequence[str], columns: Sequence[Sequence[Score]]) -> str:
         organs = list(dict.fromkeys(organ for of in by_organ for organ in of))
         if len(organs) > 1:
             rows = [[escape(organ), *_cells([of.get(organ) for of in by_organ])] for organ in organs]
-            tables.append(f"<h3>{escape(metric.title)}</h3>" + _table(["", *map(escape, models)], rows))
+            unit = f", {metric.unit}" if metric.unit else ""
+            tables.append(f"<h3>{escape(metric.title)}{unit}</h3>" + _table(["", *map(escape, models)], rows))
     return f"<details open><summary>By organ</summary>{''.join(tables)}</details>" if tables else ""
 
 
@@ -130,8 +142,10 @@ def _cells(found: Sequence[Score | None]) -> list[str]:
             cells.append("")
             continue
         best = len(there) > 1 and not any(other.beats(score) for other in there)
+        is_worse = METRICS[score.metric].better == "less" and score.real is not None and score.value > score.real
+        kinds = " ".join(kind for kind, holds in (("best", best), ("worse", is_worse)) if holds)
         real = "" if score.real is None else f" <span class='real'>({score.real:.3g})</span>"
-        cells.append(f"<span class='{'best' if best else 'value'}'>{score.value:.3g}</span>{real}")
+        cells.append(f"<span class='{kinds}'>{score.value:.3g}</span>{real}")
     return cells
 
 

@@ -15,6 +15,7 @@ from conftest import Refused
 from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.errors import Stopped
 from CTStyleGenCore.evaluation import EvaluationOptions, evaluate
+from CTStyleGenCore.evaluation_report import _cells
 from CTStyleGenCore.model_scores import METRICS, Score
 from CTStyleGenCore.perceptual import random_weights
 from CTStyleGenCore.pictures import Picture, RealCase
@@ -160,6 +161,14 @@ def test_a_model_that_does_what_it_says_closes_the_gap(
     assert len(board.told["left_out"]) == 2 and not {"kid", "dice"} & {metric for metric, _ in found}
 
 
+def test_what_is_further_away_than_real_is_red_and_the_best_is_bold() -> None:
+    far, near = (Score("unseen", "texture", "lungs", value, 1.5) for value in (1.7, 1.2))
+    cells = _cells([far, None, near])
+    assert "class='worse'" in cells[0] and cells[1] == "" and "class='best'" in cells[2]
+    assert all("(1.5)" in cell for cell in (cells[0], cells[2]))
+    assert "best" not in _cells([near])[0]  # of one
+
+
 # --- what it measures with ----------------------------------------------------------------------------------------
 
 
@@ -267,7 +276,8 @@ def test_what_is_lacking_is_named(capsys: pytest.CaptureFixture, monkeypatch: py
     monkeypatch.setattr("CTStyleGenCore.__main__._evaluate", absent)
     given = ["--model", "m", "--cases", "c", "--train-cases", "t", "--json", "r.json"]
     assert main(["evaluate", *given]) == 2
-    assert "MONAI is missing" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "MONAI is missing" in told and "ctstylegen[evaluate]" in told and "--segmenter-steps 0" in told
 
 
 def test_which_score_is_better() -> None:
