@@ -19,10 +19,11 @@ class EvaluateSection(Panel):
         self._shown: Any = None  # the result that the table is of
         self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
         table = self.ui.reportTable
-        table.setHorizontalHeaderLabels([_("Organ"), _("Mean"), _("Deviation"), _("To the CT"), _("To the style")])
+        table.setHorizontalHeaderLabels([_("Organ"), _("Mean"), _("SD"), _("To CT"), _("To style")])
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         self.ui.evaluateButton.connect("clicked(bool)", self._onEvaluate)
         self._show(None)
 
