@@ -70,8 +70,12 @@ def style_quantiles(card: Mapping[str, Any], mix: Mapping[str, Mapping[str, floa
 def _histograms(hu: np.ndarray, labels: np.ndarray, organs: int) -> np.ndarray:
     """How many voxels of each organ have each HU from _LOW on: [organs, values]."""
     size = _HIGH - _LOW + 1
-    bins = np.clip(np.rint(hu), _LOW, _HIGH).astype(np.int64) - _LOW
-    return np.bincount((labels.astype(np.int64) * size + bins).ravel(), minlength=organs * size).reshape(organs, size)
+    counts = np.zeros(organs * size, np.int64)
+    for values, organ in zip(hu, labels, strict=True):  # slice by slice: bins take more memory than HU
+        rounded = values if values.dtype.kind == "i" else np.rint(values)
+        bins = np.clip(rounded, _LOW, _HIGH).astype(np.int32) - _LOW
+        counts += np.bincount((organ.astype(np.int32) * size + bins).ravel(), minlength=organs * size)
+    return counts.reshape(organs, size)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
