@@ -167,7 +167,12 @@ class JobTest(unittest.TestCase):
             job.wait()
             """
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=120
+            [sys.executable, "-c", textwrap.dedent(script)],
+            env={**os.environ, "TMPDIR": str(self.folder)},  # a killed process removes nothing
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
         end = time.monotonic() + 20
