@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .files import read_json
 
+_HU_BOUND = 1e6  # no HU is beyond
 _BUILT_IN = Path(__file__).parent / "anatomies"
 
 
@@ -101,8 +103,8 @@ def load_anatomy(name_or_path: str | Path) -> Anatomy:
             names = ", ".join(sorted(table.stem for table in _BUILT_IN.glob("*.json")))
             raise InputError(f"There is no organ table '{name_or_path}'; give {names}, or a .json file.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = read_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"The organ table {path} is missing or is no JSON: give another file.") from error
     try:
         return Anatomy.from_json(data)
@@ -133,6 +135,7 @@ def _organ(table: str, label: int, row: Any) -> Organ:
     for key in ("codes", "aliases"):
         must(_are_strings(row.get(key)), key, "a list of texts")
     two_numbers = isinstance(hu, list) and len(hu) == 2 and all(type(bound) in (int, float) for bound in hu)
+    two_numbers = two_numbers and all(abs(bound) < _HU_BOUND for bound in hu)
     must(two_numbers and hu[0] < hu[1], "plausible_hu", "two numbers in HU, the lower one first")
     return Organ(name, label, gray, tuple(row["codes"]), tuple(row["aliases"]), (float(hu[0]), float(hu[1])))
 

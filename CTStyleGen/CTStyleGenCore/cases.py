@@ -1,6 +1,5 @@
 """Cases: a CT and the organ labels of its segmentation, read from a folder each or from an nnU-Net raw data set."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import SimpleITK as sitk
 
 from .anatomy import Anatomy, SegmentReport
 from .errors import InputError
+from .files import read_json
 from .volumes import read_ct, read_image, same_grid, suffix_of, write_volume
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "write_volume",
 ]
 
+_MAX_LAYERS = 1000  # each with a table of its values
 _CT_NAME = re.compile(r"ct\.(nrrd|nhdr|nii|nii\.gz|mha|mhd|dcm)", re.IGNORECASE)
 _LABELS_NAME = re.compile(r"(segmentation\.seg|labels)\.(nrrd|nii|nii\.gz|mha)", re.IGNORECASE)
 
@@ -220,6 +221,8 @@ def _layers(path: Path, image: sitk.Image) -> np.ndarray:
     """The segment values of each layer: (layer, k, j, i), uint16; InputError for what can't be labels."""
     values = sitk.GetArrayViewFromImage(image)
     values = np.moveaxis(values, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else values[np.newaxis]
+    if len(values) > _MAX_LAYERS:
+        raise InputError(f"{path} has {len(values)} values a voxel: a segmentation has at most {_MAX_LAYERS} layers.")
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= np.iinfo(np.uint16).max or (values.dtype.kind == "f" and np.any(values % 1)):
         raise InputError(
@@ -262,7 +265,7 @@ def _slicer_segments(path: Path, image: sitk.Image) -> list[_Segment]:
         raise InputError(
             f"{path} holds a '{kind}', not a binary labelmap: export it from 3D Slicer as a binary labelmap."
         )
-    numbers = sorted(int(match[1]) for key in keys if (match := re.fullmatch(r"Segment(\d+)_ID", key)))
+    numbers = sorted(int(match[1]) for key in keys if (match := re.fullmatch(r"Segment(0|[1-9][0-9]{0,8})_ID", key)))
     return [_slicer_segment(path, told, number) for number in numbers]
 
 
@@ -323,12 +326,12 @@ def _find_nnunet(folder: Path) -> Iterator[CaseFiles]:
 def _read_dataset_json(path: Path) -> tuple[list[_Segment], str]:
     """The named labels of a data set, background left out, and the ending of its files."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         labels, ending = told["labels"], told.get("file_ending", ".nii.gz")
         # Version 1 says {"1": "lung"}, version 2 {"lung": 1}; regions, {"lung": [1, 2]}, overlap and are refused.
         pairs = [(name, value) if str(value).isdecimal() else (value, name) for name, value in labels.items()]
         segments = [_Segment(str(name), int(value)) for name, value in pairs if int(value) > 0]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no nnU-Net dataset.json: it needs 'labels', one value a name.") from error
     if suffix_of(Path(f"x{ending}")) != str(ending).lower():
         raise InputError(f"{path} gives the file ending '{ending}': use .nii.gz, .nrrd or .mha.")

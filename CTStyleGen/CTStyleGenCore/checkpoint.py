@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .errors import InputError
-from .files import written_beside
+from .files import parse_json, written_beside
 
 
 def checkpoint_path(model: Path) -> Path:
@@ -56,7 +56,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"There is no checkpoint {path} to resume: train without --resume.")
     try:
         with safe_open(path, "pt") as file:
-            run = json.loads(file.metadata()["run"])
+            run = dict(parse_json(file.metadata()["run"]))
             return {name: file.get_tensor(name) for name in file.keys()}, run  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"The checkpoint {path} can't be read: remove it and train again.") from error

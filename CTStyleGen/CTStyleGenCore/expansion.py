@@ -30,7 +30,7 @@ from . import __version__
 from .cases import CaseFiles, SourceLabel, find_cases
 from .dicom_export import require_dicom, write_dicom
 from .errors import InputError, OutOfMemory, Stopped
-from .files import written_beside
+from .files import read_json, written_beside
 from .plausibility import Ranges, measure_ranges
 from .ranks import Ranks
 from .splits import TRAIN, read_splits
@@ -249,12 +249,8 @@ class _Job:
             raise InputError(f"{output} exists already: choose another output, or go on with it by --resume.")
         if not resume:
             return
-        try:
-            told = json.loads((output / "plan.json").read_text(encoding="utf-8"))
-            differing = [key for key, value in self.told.items() if told[key] != value]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{output} has no plan.json to go on from: leave --resume out.") from error
-        if differing:
+        begun = read_plan(output)
+        if differing := [key for key, value in self.told.items() if begun.get(key) != value]:
             raise InputError(
                 f"{output} was begun with {_WORDS[differing[0]]}: go on with what it was begun with, or choose another "
                 "output."
@@ -375,6 +371,14 @@ class _Job:
 
     def _dicom(self, item: Item) -> Path:
         return self.options.output / "dicom" / item.name
+
+
+def read_plan(output: Path) -> dict[str, Any]:
+    """What a data set was begun with. Raises InputError where that isn't told."""
+    try:
+        return dict(read_json(output / "plan.json"))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{output} has no plan.json to go on from: leave --resume out.") from error
 
 
 def _check(options: ExpansionOptions) -> None:

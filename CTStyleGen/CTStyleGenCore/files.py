@@ -1,7 +1,8 @@
-"""Files that are whole or absent, folders that don't outlive their process, and hashes."""
+"""Files that are whole or absent, folders that don't outlive their process, JSON from anywhere, and hashes."""
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -118,6 +119,23 @@ def _error_number(error: Exception) -> int | None:
         return error.errno
     told = re.search(r"\(os error (\d+)\)", str(error))  # safetensors' words
     return int(told[1]) if told else None
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file. Raises OSError or ValueError, whatever else is in the file."""
+    return parse_json(Path(path).read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for every other text, also for one that is nested too deep, has
+    numbers that are none (NaN, Infinity, 1e999) or characters that are none (half of a surrogate pair).
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return value
 
 
 def sha256(path: str | Path) -> str:

@@ -6,29 +6,46 @@ process. It holds weights, statistics and the case ids that the user chose; no i
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .anatomy import Anatomy
 from .errors import InputError
-from .files import written_beside
+from .files import parse_json, written_beside
 
 if TYPE_CHECKING:  # torch is imported where weights are: never in Slicer's process
     from torch import Tensor
 
 FORMAT, FORMAT_VERSION = "ctstyle", 1
 SUFFIX = ".ctstyle"
+_HU_BOUND = 1e6  # no HU is beyond
 _HEADER_LIMIT = 16 << 20  # bytes; a real header takes some ten thousand
-_CARD_TYPES: dict[str, type | tuple[type, ...]] = {
-    "preset": dict,
-    "anatomy": dict,
-    "styles": list,
-    "cases": list,
-    "size": int,
-    "hu_range": list,
-    "features": dict,
-    "losses": dict,
-    "versions": dict,
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_range(value: Any) -> bool:
+    numbers = isinstance(value, list) and len(value) == 2 and all(type(one) in (int, float) for one in value)
+    return numbers and -_HU_BOUND < value[0] < value[1] < _HU_BOUND
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_CARD: dict[str, Callable[[Any], bool]] = {
+    "preset": _is_object,
+    "anatomy": _is_object,
+    "styles": _are_texts,
+    "cases": _are_texts,
+    "size": lambda value: type(value) is int,
+    "hu_range": _is_range,
+    "features": _is_object,
+    "losses": _is_object,
+    "versions": _is_object,
 }
 
 
@@ -40,7 +57,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     header = _read_header(path)
     try:
-        card = json.loads(header["__metadata__"]["card"])
+        card = parse_json(header["__metadata__"]["card"])
         version = card["format_version"] if card["format"] == FORMAT else None
     except (KeyError, TypeError, ValueError) as error:
         raise _not_a_model(path) from error
@@ -49,10 +66,13 @@ def read_card(path: str | Path) -> dict[str, Any]:
             f"{path} is a model of format version {version}, this program reads version {FORMAT_VERSION}: "
             "update CTStyleGen or train the model again."
         )
-    wrong = [key for key, kind in _CARD_TYPES.items() if not isinstance(card.get(key), kind)]
+    wrong = [key for key, is_valid in _CARD.items() if not is_valid(card.get(key))]
     if wrong:
         raise InputError(f"The model card of {path} lacks a valid {wrong[0]}: the file is damaged; get it again.")
-    Anatomy.from_json(card["anatomy"])
+    try:
+        Anatomy.from_json(card["anatomy"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return card
 
 
@@ -72,9 +92,9 @@ def _read_header(path: Path) -> dict[str, Any]:
     if len(text) < length:
         raise _cut_short(path)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise _not_a_model(path) from error
     if path.stat().st_size < 8 + length + end:
         raise _cut_short(path)
@@ -101,11 +121,15 @@ def write_model(path: str | Path, weights: "dict[str, Tensor]", card: dict[str, 
 
 
 def read_weights(path: str | Path) -> "dict[str, Tensor]":
-    """The weights of a .ctstyle file, on the CPU. Raises InputError when they can't be read."""
+    """The weights of a .ctstyle file, on the CPU. Raises InputError when they can't be read or are no numbers."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        weights = load_file(path)
+        finite = all(t.isfinite().all() for t in weights.values())
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
         raise InputError(f"The weights in {path} can't be read: copy or download the model again.") from error
+    if not finite:
+        raise InputError(f"The weights in {path} are no numbers: the file is damaged; get it again.")
+    return weights

@@ -1,5 +1,6 @@
 """VGG features of CT slices: phi^l of equation (1), the ruler that the style and content losses measure with."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,14 @@ def _one_line(error: Exception) -> str:
     return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
+def _three(text: str) -> tuple[float, ...]:
+    """Three numbers, with commas between them. Raises ValueError for anything else."""
+    numbers = tuple(float(value) for value in text.split(","))
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise ValueError(text)
+    return numbers
+
+
 def read_weights(kind: str, path: str | Path) -> FeatureWeights:
     """VGG weights from a .safetensors or .pth file with torchvision's names (features.N.weight).
 
@@ -122,7 +131,7 @@ def read_weights(kind: str, path: str | Path) -> FeatureWeights:
         raise InputError(f"{path} does not hold the convolutions of {kind}: choose the file of that network.")
     try:
         mean, std = (
-            tuple(float(v) for v in metadata[key].split(",")) if key in metadata else default
+            _three(metadata[key]) if key in metadata else default
             for key, default in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD))
         )
     except ValueError as error:

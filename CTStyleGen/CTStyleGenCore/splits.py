@@ -6,13 +6,13 @@ A file of splits is a JSON object: lists of case ids, one of them "train"; and, 
     {"train": ["A", "B-1", "B-2"], "test": ["C"], "patients": {"B-1": "B", "B-2": "B"}}
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .cases import CaseFiles
 from .errors import InputError
+from .files import read_json
 
 TRAIN = "train"
 
@@ -48,7 +48,7 @@ def read_splits(path: Path | None, case_ids: Sequence[str]) -> Splits:
     if path is None:
         return Splits(tuple(case_ids), {}, {})
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         patients = {str(case): str(patient) for case, patient in told.pop("patients", {}).items()}
         splits = {str(name): [str(case) for case in _list(cases)] for name, cases in told.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:

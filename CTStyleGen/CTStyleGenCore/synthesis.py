@@ -49,9 +49,14 @@ class Model:
         try:
             low, high = self.card["hu_range"]
             self.hu = HuRange(float(low), float(high))
-            preset = self.card["preset"]
-            self.G = make_generator(preset["generator"], self.card["size"], self.anatomy, preset["noise_size"])
-            self.G.load_state_dict(read_weights(path))
+            preset, weights = self.card["preset"], read_weights(path)
+            made_of = preset["generator"], self.card["size"], self.anatomy, preset["noise_size"]
+            with torch.device("meta"):  # takes no memory, whatever size the card claims
+                expected = make_generator(*made_of).state_dict()
+            if any(name not in weights or weights[name].shape != t.shape for name, t in expected.items()):
+                raise ValueError("weights of other shapes")
+            self.G = make_generator(*made_of)
+            self.G.load_state_dict(weights)
             bank = self.card.get("style_codes", {})
             self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -72,7 +77,7 @@ class Model:
 
     @torch.inference_mode()
     def synthesize(self, labels: Tensor, z: Tensor, look: Look | None = None) -> Tensor:
-        """labels int64 [K, S, S], one noise code z [1, noise size] and one look for all -> HU, float32 [K, S, S].
+        """labels int64 [K, S, S], noise codes z [K or 1, noise size] and one look for all -> HU, float32 [K, S, S].
 
         Without a look, all the model's styles have an equal share in it.
         """

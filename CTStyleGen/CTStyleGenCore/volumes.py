@@ -7,6 +7,7 @@ says beyond voxels and geometry (a patient's name, private DICOM tags) is droppe
 import gzip
 import math
 import os
+import re
 import struct
 import sys
 import threading
@@ -24,6 +25,9 @@ from .files import written_beside
 
 AIR_HU = -1024  # scanners pad the corners with less (-2000, -3024); that is not Hounsfield units
 MAX_VOXELS = 2**30  # 1024 x 1024 x 1024; a header that claims more is damaged, or no CT
+_DEFLATE = 1032  # bytes that deflate packs into one, at the most
+_NOT_STRAIGHT = 0.01  # of the cosine between two axes; what a file rounds is less
+_LINE, _NAME = 512, 200  # characters of a header's line, and of a MetaImage's name, that the C libraries have room for
 _IMAGE_IO = {
     ".nrrd": "NrrdImageIO",
     ".nhdr": "NrrdImageIO",
@@ -58,6 +62,7 @@ def read_image(path: str | Path) -> sitk.Image:
         return _read_dicom_file(path)
     reader = _header(path)
     _check_size(path, (*reader.GetSize(), reader.GetNumberOfComponents()), reader.GetDimension())
+    _check_length(path, reader)
     _check_whole(path)
     with _unreadable(path):
         image = reader.Execute()
@@ -66,6 +71,7 @@ def read_image(path: str | Path) -> sitk.Image:
         image = sitk.JoinSeries(image)
         for key, value in metadata.items():
             image.SetMetaData(key, value)
+    _check_grid(path, image)
     return image
 
 
@@ -192,8 +198,11 @@ def _read_stack(folder: Path, files: Sequence[str]) -> sitk.Image:
     with _unreadable(folder):
         readers = [_header(Path(file)) for file in files]
     _check_size(folder, (*readers[0].GetSize()[:2], len(files)), 3)
+    for file, reader in zip(files, readers, strict=True):
+        _check_length(Path(file), reader)
     with _unreadable(folder):
         image = sitk.ReadImage(files, imageIO="GDCMImageIO")
+    _check_grid(folder, image)
     off_mm = max(_distance_mm(image, reader.GetOrigin(), (0, 0, k)) for k, reader in enumerate(readers))
     if off_mm > 0.5 * min(image.GetSpacing()):
         raise InputError(
@@ -208,17 +217,21 @@ def _read_dicom_file(path: Path) -> sitk.Image:
     reader = _header(path)
     if _tag(reader, _MODALITY) not in ("CT", ""):
         raise InputError(f"{path} is {_tag(reader, _MODALITY)}, not CT: give a CT.")
-    _check_size(path, reader.GetSize(), reader.GetDimension())
+    _check_size(path, (*reader.GetSize(), reader.GetNumberOfComponents()), reader.GetDimension())
+    _check_length(path, reader)
     with _unreadable(path):
         image = reader.Execute()
     thickness = _tag(reader, _THICKNESS)
     if image.GetSize()[-1] == 1 and thickness and float(thickness) > 0:
         image.SetSpacing((*image.GetSpacing()[:2], float(thickness)))
+    _check_grid(path, image)
     return image
 
 
 def _header(path: Path) -> sitk.ImageFileReader:
     """A reader of that file, with its header read."""
+    with _unreadable(path):
+        _data_file(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_IMAGE_IO.get(suffix_of(path), "GDCMImageIO"))  # named, as guessing tries HDF5, aloud
     reader.SetFileName(str(path))
@@ -238,6 +251,77 @@ def _check_size(path: Path, size: Sequence[int], dimension: int) -> None:
     if not 0 < math.prod(size) <= MAX_VOXELS:
         shape = " x ".join(map(str, size))
         raise InputError(f"{path} claims {shape} voxels, more than the {MAX_VOXELS} that a volume may have.")
+
+
+def _check_grid(path: Path, image: sitk.Image) -> None:
+    """InputError unless voxels have a size, a place, and axes at right angles."""
+    axes = np.reshape(image.GetDirection(), (3, 3))
+    if not np.isfinite((*image.GetSpacing(), *image.GetOrigin(), *axes.flat)).all() or min(image.GetSpacing()) <= 0:
+        raise InputError(f"{path} has voxels without a size or place (spacing, origin, directions): it is damaged.")
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _NOT_STRAIGHT:
+        raise _sheared(path)
+
+
+def _sheared(path: Path) -> InputError:
+    return InputError(f"{path} is sheared (its axes aren't at right angles): resample it, as in 3D Slicer.")
+
+
+def _check_length(path: Path, reader: sitk.ImageFileReader) -> None:
+    """InputError for a header that claims more than a file of that length can hold, before memory is asked for."""
+    width = sitk.Image((1, 1), reader.GetPixelID()).GetSizeOfPixelComponent()
+    claimed = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * width
+    if claimed > _data_file(path).stat().st_size * _DEFLATE:
+        raise InputError(f"{path} claims more voxels than fit into a file of its length: it is cut short or damaged.")
+
+
+def _data_file(path: Path) -> Path:
+    """The file that holds the voxels: ``path`` itself, or the one beside it that its header names.
+
+    InputError for a NRRD or MetaImage header that the C libraries below ITK aren't safe with: lines longer than their
+    buffers, "%" in names that they print, names that lead elsewhere (a device that never ends, somebody's files).
+    """
+    kind = _IMAGE_IO.get(suffix_of(path))
+    if kind not in ("NrrdImageIO", "MetaImageIO"):
+        return path
+    with path.open("rb") as file:
+        lines = iter(file.readline, b"")
+        name = (_data_in_nrrd if kind == "NrrdImageIO" else _data_in_metaimage)(lines)
+    if not name:
+        return path
+    other = path.with_name(name)
+    if other.name != name or "%" in name or not other.is_file():
+        raise InputError(
+            f"{path} says that its voxels are in '{name}', which is no file beside it: give one whole file."
+        )
+    return other
+
+
+def _data_in_nrrd(lines: Iterator[bytes]) -> str:
+    """The file named by a NRRD header; "": its voxels follow the header. Raises ValueError for an unsafe header."""
+    name = ""
+    for line in lines:
+        field, _, value = line.rstrip(b"\r\n").partition(b":")
+        if not field and not value:
+            break
+        if len(line) > _LINE and not (line.startswith(b"#") or value.startswith(b"=")):  # comments, keys and values
+            raise ValueError("a long line")
+        if field.strip().lower() in (b"data file", b"datafile"):
+            name = value.strip().decode()
+    return name
+
+
+def _data_in_metaimage(lines: Iterator[bytes]) -> str:
+    """The file named by a MetaImage header; "": its voxels follow the header. Raises ValueError for an unsafe one."""
+    for line in lines:
+        told = re.fullmatch(rb"([^\s=:][^=:]*?)[ \t]*[=:][ \t]*(.*?)\s*", line)
+        if not told:
+            break
+        field, value = told[1].lower(), told[2]
+        if (field == b"ndims" and value not in (b"2", b"3", b"4")) or (field == b"name" and len(value) > _NAME):
+            raise ValueError("dimensions or a name that can't be")
+        if field == b"elementdatafile":
+            return "" if value.upper() == b"LOCAL" else value.decode()
+    raise ValueError("a line that is none of a header")
 
 
 def _check_whole(path: Path) -> None:
@@ -278,9 +362,7 @@ def _unreadable(path: Path) -> Iterator[None]:
             yield
     except (RuntimeError, OSError, EOFError, ValueError, MemoryError, struct.error, zlib.error) as error:
         if "orthonormal" in str(error):
-            raise InputError(
-                f"{path} is sheared (its axes aren't at right angles): resample it, as in 3D Slicer."
-            ) from error
+            raise _sheared(path) from error
         raise InputError(f"{path} can't be read as {_FORMATS}: it is cut short, damaged or of another kind.") from error
 
 

@@ -82,10 +82,32 @@ def test_a_card_that_lacks_something_is_refused(tmp_path: Path, key: str) -> Non
     assert key in refused(path)
 
 
-@pytest.mark.parametrize("changes", [{"size": 63}, {"size": 128}, {"hu_range": [1]}, {"preset": {}}])
+@pytest.mark.parametrize("changes", [{"size": 63}, {"size": 128}, {"preset": {}}])
 def test_a_card_that_does_not_fit_the_weights_is_refused(tmp_path: Path, changes: dict) -> None:
     path = tmp_path / "m.ctstyle"
     write_model(path, Generator(64).state_dict(), card(**changes))
+    assert "don't fit" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hu_range": [1]}, {"hu_range": [5, 1]}, {"hu_range": ["a", 1]}, {"styles": [1]}, {"size": True}]
+)
+def test_a_card_with_values_that_cannot_be_is_refused(tmp_path: Path, changes: dict) -> None:
+    path = tmp_path / "m.ctstyle"
+    write_model(path, {}, card(**changes))
+    assert f"lacks a valid {next(iter(changes))}" in refused(path)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.ctstyle"
+    write_model(path, Generator(64).state_dict() | {"noise.0.bias": torch.tensor([torch.nan])}, card())
+    assert "no numbers" in refused(path)
+
+
+def test_a_size_that_the_weights_do_not_have_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "m.ctstyle"
+    preset = PRESETS["paper"].card() | {"noise_size": 1 << 50}  # a petabyte's weights, were they made
+    write_model(path, Generator(64).state_dict(), card(preset=preset))
     assert "don't fit" in refused(path)
 
 
