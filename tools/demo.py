@@ -29,7 +29,7 @@ _HELD_OUT = (15, 22)  # slices of the content patient that training never sees: 
 _TRAINED = ((6, 14), (23, 34))  # below and above, a slice of distance between
 _STYLE_SLICES = (8, 45)  # of the style patient: heart to upper chest
 _GROWTH_MM = 8.0
-_TRAINING = ("--preset", "quick", "--size", "128", "--steps", "700", "--features", "random")
+_TRAINING = ("--preset", "styles", "--size", "128", "--steps", "400", "--features", "random")
 _CODES = 3
 
 
@@ -74,7 +74,7 @@ def cut_cases(folder: Path, style_case: Path) -> None:
 
 
 def _train(folder: Path) -> None:
-    print("Training on 18 slices of the content patient, in the look of the style patient (minutes).", flush=True)
+    print("Training on 28 slices of both patients (minutes).", flush=True)
     command = [sys.executable, "-m", "CTStyleGenCore", "train", "--cases", str(folder / "cases"), "--style", "style"]
     subprocess.run([*command, *_TRAINING, "--output", str(folder / "chest.ctstyle")], check=True)
 

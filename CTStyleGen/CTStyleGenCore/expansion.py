@@ -307,7 +307,7 @@ class _Job:
 
         look = self.model.look(item.styles)
         try:
-            ct = synthesize_volume(self.model, varied.labels, self.model.noise_code(item.seed, 0), go_on, look)
+            ct = synthesize_volume(self.model, varied.labels, item.seed, 0, go_on, look)
         except Stopped:
             return False
         labels = varied.labels if content.source is None else varied.warp(content.source, labels=True)

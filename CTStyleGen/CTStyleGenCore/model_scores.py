@@ -13,11 +13,11 @@ from . import scores
 from .anatomy import Organ
 from .pictures import Picture, RealCase, Style, looks
 from .rulers import Rulers
-from .slices import axial
 from .style_codes import mixed
 from .styles import has_style_bank
 from .synthesis import Look, Model
 from .training_data import slices_at
+from .volumes import axial, axial_places
 
 WHOLE = "whole slice"  # in place of an organ's name
 _CODES = 3  # noise codes whose images are compared
@@ -243,7 +243,8 @@ def _continuity(
         slices = slices_at(content.case, places, model.anatomy, model.G.size, model.hu)
         labels = torch.stack([one.labels for one in slices])
         real = model.hu.to_hu(torch.cat([one.x[0] for one in slices])).numpy()
-        volume = model.synthesize(labels, model.noise_code(seed, 0), asked.of(Style((content,)))).numpy()
+        z = model.noise_code(seed, 0, axial_places(content.case.labels)[list(places)])
+        volume = model.synthesize(labels, z, asked.of(Style((content,)))).numpy()
         for organ in rulers.organs:
             inside = labels.numpy() == organ.label
             values = [scores.continuity(hu, inside) for hu in (volume, real)]

@@ -25,8 +25,10 @@ from .slices import HuRange, Square, axial, from_axial, gray_map
 from .style_codes import codes_from_json, mixed
 from .styles import style_mix, told
 from .training_data import slice_codes, training_slices
+from .volumes import axial_places
 
 _FOLDERS = 16  # whose styles are kept in mind
+_TEXTURE_MM = 5.0  # over which texture goes on from slice to slice, measured on real CT: docs/evaluation.md, continuity
 _BATCH_PIXELS = 2 * 512 * 512  # slices that a GPU synthesizes together: two at 512, eight at 256
 
 
@@ -114,33 +116,41 @@ class Model:
         slices = training_slices(case, self.anatomy, self.G.size, self.card["preset"]["style_slices"], self.hu)
         return slice_codes([one.without_table() for one in slices], self.anatomy)
 
-    def noise_code(self, seed: int, sample: int) -> Tensor:
-        """The noise code of a sample: standard normal, [1, noise size], the same on every machine."""
-        rng = np.random.default_rng([seed, sample])
-        return torch.from_numpy(rng.standard_normal((1, self.G.noise_size), dtype=np.float32))
+    def noise_code(self, seed: int, sample: int, places_mm: Sequence[float] | np.ndarray = (0.0,)) -> Tensor:
+        """The noise codes of a sample for slices at these places along their normal: [places, noise size].
 
+        Each is standard normal, the same on every machine; near places have codes alike (a Gaussian process with a
+        width of _TEXTURE_MM), so that texture changes from slice to slice as it does within a slice.
+        """
+        rng = np.random.default_rng([seed, sample])
+        here, aside, frequency = (rng.standard_normal(self.G.noise_size, np.float32) for _ in range(3))
+        phase = np.outer(places_mm, frequency / _TEXTURE_MM)
+        return torch.from_numpy((np.cos(phase) * here + np.sin(phase) * aside).astype(np.float32))
 
 def synthesize_volume(
     model: Model,
     labels: sitk.Image,
-    z: Tensor,
+    seed: int,
+    sample: int = 0,
     progress: Callable[[int], None] = lambda slices: None,
     look: Look | None = None,
 ) -> sitk.Image:
-    """A CT, int16 HU, in exactly the grid of ``labels`` (uint8 organ labels, 3-D), slice by slice with one noise code.
+    """A CT, int16 HU, in exactly the grid of ``labels`` (uint8 organ labels, 3-D), slice by slice.
 
+    A slice's noise depends on seed, sample and its place in the patient, not on what other slices there are.
     ``progress`` is told the number of slices after each batch of them.
     """
     values = axial(labels)
     count, height, width = values.shape
     square = Square(height, width, model.G.size)
+    z = model.noise_code(seed, sample, axial_places(labels))
     result = np.empty(values.shape, np.int16)
     done, batch = 0, _slices_together(model)
     while done < count:
         part = slice(done, min(done + batch, count))
         try:
             squares = square.of_labels(torch.from_numpy(values[part]), len(model.anatomy.organs))
-            result[part] = square.back(model.synthesize(squares, z, look)).round().to(torch.int16).numpy()
+            result[part] = square.back(model.synthesize(squares, z[part], look)).round().to(torch.int16).numpy()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -200,7 +210,7 @@ def synthesize_samples(
             raise Stopped("Stopped; nothing was written.")
 
     return {
-        sample: synthesize_volume(model, labels, model.noise_code(seed, sample), progress, look) for sample in samples
+        sample: synthesize_volume(model, labels, seed, sample, progress, look) for sample in samples
     }
 
 

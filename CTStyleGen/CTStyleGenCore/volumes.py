@@ -143,6 +143,13 @@ def axial(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
 
 
+def axial_places(image: sitk.Image) -> np.ndarray:
+    """Where the slices of ``axial`` lie along their normal, in mm: [slices]; one that is cut out stays in its place."""
+    turned = sitk.DICOMOrient(image, "LPS")
+    normal = np.reshape(turned.GetDirection(), (3, 3))[:, 2]
+    return normal @ turned.GetOrigin() + turned.GetSpacing()[2] * np.arange(turned.GetSize()[2])
+
+
 def from_axial(array: np.ndarray, reference: sitk.Image) -> sitk.Image:
     """The inverse of ``axial``: an image of ``array``'s voxels, of as many values, in exactly ``reference``'s grid."""
     turned = sitk.DICOMOrient(reference, "LPS")

@@ -269,8 +269,7 @@ class Worker:
             self._tell(request, "progress", done=done, total=total, unit="slice")
             self._go_on(request)
 
-        z = model.noise_code(values["seed"], values["sample"] - 1)
-        volume = synthesize_volume(model, labels, z, progress, look)
+        volume = synthesize_volume(model, labels, values["seed"], values["sample"] - 1, progress, look)
         mark_synthetic(volume, model, values["seed"], values["sample"] - 1, look)
         write_volume(volume, values["output"])
         self._tell(request, "done", outputs=[values["output"]], seconds=round(time.monotonic() - start, 3))

@@ -27,7 +27,7 @@ from CTStyleGenCore.perceptual import random_weights
 from CTStyleGenCore.presets import load_preset
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.style_trainer import StyleTrainer
-from CTStyleGenCore.synthesis import Model
+from CTStyleGenCore.synthesis import Model, synthesize_volume
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.training_data import TrainingData, load_training_data
 from phantoms import HU, chest, write_case, write_cases
@@ -224,6 +224,28 @@ def test_the_same_seed_gives_the_same_volume_and_another_sample_another(model: P
     labels = torch.from_numpy(sitk.GetArrayFromImage(chest(slices=1, side=64)[1])).long()
     a, again, other = (loaded.synthesize(labels, loaded.noise_code(3, sample)) for sample in (0, 0, 1))
     assert torch.equal(a, again) and (a - other)[labels == 2].abs().mean() > 1
+
+
+def test_noise_changes_from_slice_to_slice_as_it_does_within_one(model: Path) -> None:
+    loaded = Model(model, "cpu")
+    codes = loaded.noise_code(3, 0, [0.0, 1.0, 5.0, 100.0]).numpy()
+    assert np.array_equal(codes[:1], loaded.noise_code(3, 0).numpy())
+    alike = np.corrcoef(codes)[0]
+    assert alike[1] > 0.95 and 0.4 < alike[2] < 0.8 and abs(alike[3]) < 0.3  # a Gaussian of 5 mm
+    assert np.abs(codes.std(axis=1) - 1).max() < 0.2
+
+
+def test_a_slice_cut_out_has_the_noise_that_it_has_in_the_volume(model: Path) -> None:
+    loaded, (_, labels) = Model(model, "cpu"), chest(slices=4, side=64)
+    labels.SetDirection(sitk.Euler3DTransform((0, 0, 0), 0.3, -0.2, 0.1).GetMatrix())  # oblique
+    volume = synthesize_volume(loaded, labels, 5)
+    assert sitk.GetArrayFromImage(volume).std(axis=0)[sitk.GetArrayFromImage(labels)[0] == 2].mean() > 1
+    for turned in (labels, sitk.Flip(labels, (False, False, True))):
+        for k in range(4):
+            alone = synthesize_volume(loaded, turned[:, :, k : k + 1], 5)
+            place = volume.TransformPhysicalPointToIndex(alone.GetOrigin())[2]
+            difference = sitk.GetArrayFromImage(alone)[0] - sitk.GetArrayFromImage(volume)[place]
+            assert np.abs(difference).max() <= 1
 
 
 @pytest.mark.parametrize("style", ["X", "spleen=A", "A:0"])

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import LEFT_HANDED, OBLIQUE, Refused, image, noise
-from CTStyleGenCore.volumes import read_ct, same_grid, write_volume
+from CTStyleGenCore.volumes import axial_places, read_ct, same_grid, write_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -219,6 +219,16 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, refused: Refused, name:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == before
+
+
+def test_axial_places_are_the_slices_own_in_the_patient() -> None:
+    image = sitk.Image(5, 6, 7, sitk.sitkUInt8)
+    image.SetSpacing((1, 2, 3))
+    image.SetOrigin((4, -5, 60))
+    assert axial_places(image).tolist() == [60, 63, 66, 69, 72, 75, 78]
+    assert axial_places(image[:, :, 2:4]).tolist() == [66, 69]
+    assert axial_places(sitk.Flip(image, (False, False, True))).tolist() == axial_places(image).tolist()
+    assert axial_places(sitk.DICOMOrient(image, "PIR")).tolist() == axial_places(image).tolist()
 
 
 def test_same_grid_tells_a_hundredth_of_a_voxel() -> None:
