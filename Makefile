@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p; done))
 BIN := .venv/bin
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test lint soak clean
 
 venv: .venv/ready
 
@@ -24,6 +24,9 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+soak: venv
+	$(BIN)/python -m benchmarks.soak
 
 clean:
 	rm -rf .venv demo

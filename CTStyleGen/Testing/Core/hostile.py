@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -576,8 +577,12 @@ def hostile(reader: str, whole: Path) -> st.SearchStrategy[bytes]:
     return broken(data) | odd_nrrd() if whole.suffix == ".nrrd" else broken(data)
 
 
-def check(readers: Watched, name: str, wholes: Sequence[Path], inputs: int) -> None:
-    """Gives the reader so many hostile files, each in a whole one's place. AssertionError: with the smallest fault."""
+def check(readers: Watched, name: str, wholes: Sequence[Path], inputs: int) -> Counter[str]:
+    """Gives the reader so many hostile files, each in a whole one's place; returns how many were taken and refused.
+
+    AssertionError: with the smallest fault.
+    """
+    answers: Counter[str] = Counter()
     strategies = {whole: hostile(name, whole) for whole in wholes}
 
     @settings(max_examples=inputs, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -586,12 +591,13 @@ def check(readers: Watched, name: str, wholes: Sequence[Path], inputs: int) -> N
         whole, data = case
         file = folder / "where ü they are" / whole.name
         file.write_bytes(data)
-        readers.read(name, file)
+        answers[readers.read(name, file)] += 1
 
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         shutil.copytree(wholes[0].parent, folder / "where ü they are")
         holds()
+    return answers
 
 
 if __name__ == "__main__":
