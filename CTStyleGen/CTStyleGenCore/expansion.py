@@ -32,6 +32,7 @@ from .dicom_export import require_dicom, write_dicom
 from .errors import InputError, OutOfMemory, Stopped
 from .files import read_json, written_beside
 from .plausibility import Ranges, measure_ranges
+from .png import write_png
 from .ranks import Ranks
 from .splits import TRAIN, read_splits
 from .styles import has_style_bank, style_mix
@@ -433,8 +434,8 @@ def write_contact_sheet(path: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _SHEET_COLUMNS if len(tiles) > _SHEET_COLUMNS else 0)
     columns = min(_SHEET_COLUMNS, len(tiles))
     rows = [np.concatenate(tiles[at : at + columns], axis=1) for at in range(0, len(tiles), columns)]
-    with written_beside(path) as beside:
-        sitk.WriteImage(sitk.GetImageFromArray(np.concatenate(rows)), str(beside))
+    told = f"Synthetic CT by CTStyleGen {__version__}, each with its labels on the right. For research use only."
+    write_png(path, np.concatenate(rows), told)
 
 
 def _tiles(image: Path, label: Path) -> Iterator[np.ndarray]:

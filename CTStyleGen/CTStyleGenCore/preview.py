@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
 
 from . import __version__
 from .anatomy import Anatomy
-from .files import written_beside
+from .png import write_png
 from .synthesis import Model, synthesize_samples
 
 _SIDE = 256  # pixels of the picture
@@ -70,10 +69,8 @@ def write_preview(model: Model, path: Path) -> None:
     picture = Image.fromarray((unit * 255).round().astype(np.uint8)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     mark = _mark()
     picture.paste(mark, (6, _SIDE - mark.height - 6))
-    header = PngInfo()
-    header.add_text("Description", f"Synthetic CT of a drawn segmentation, by CTStyleGen {__version__}; no patient.")
-    with written_beside(path) as beside:
-        picture.save(beside, pnginfo=header)
+    told = f"Synthetic CT of a drawn segmentation, by CTStyleGen {__version__}; no patient."
+    write_png(path, np.asarray(picture), told)
 
 
 def _mark() -> Image.Image:

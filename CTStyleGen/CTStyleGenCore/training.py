@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
 import torch
 
 from . import __version__
@@ -18,11 +17,11 @@ from .anatomy import Anatomy, load_anatomy
 from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_checkpoint, write_checkpoint
 from .devices import Computing, memory_told
 from .errors import InputError, Stopped, TrainingFailed
-from .files import written_beside
 from .label_check import misfits
 from .model_file import write_model
 from .networks import is_valid_size
 from .perceptual import FeatureWeights
+from .png import write_png
 from .presets import Preset
 from .ranks import Ranks
 from .reporting import Report
@@ -221,8 +220,8 @@ class _Run:
     def _show(self, path: Path) -> None:
         """Writes a content slice's map, the CT drawn from it by now, and its real CT, side by side, as a PNG."""
         grays = (self.trainer.example() + 1) * 127.5
-        with written_beside(path) as beside:
-            sitk.WriteImage(sitk.GetImageFromArray(grays.round().byte().numpy()), str(beside))
+        told = f"A map, synthetic CT drawn from it by CTStyleGen {__version__}, and its real CT, side by side."
+        write_png(path, grays.round().byte().numpy(), told)
         self.report({"event": "preview", "step": self.trainer.step, "path": str(path)})
 
     def check_weights(self) -> None:
