@@ -127,6 +127,7 @@ class Model:
         phase = np.outer(places_mm, frequency / _TEXTURE_MM)
         return torch.from_numpy((np.cos(phase) * here + np.sin(phase) * aside).astype(np.float32))
 
+
 def synthesize_volume(
     model: Model,
     labels: sitk.Image,
@@ -209,9 +210,7 @@ def synthesize_samples(
         if stopping():
             raise Stopped("Stopped; nothing was written.")
 
-    return {
-        sample: synthesize_volume(model, labels, seed, sample, progress, look) for sample in samples
-    }
+    return {sample: synthesize_volume(model, labels, seed, sample, progress, look) for sample in samples}
 
 
 def write_samples(
