@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.model_file import read_card
 from phantoms import chest, write_cases
 
@@ -21,6 +22,14 @@ def command(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", "CTStyleGenCore", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
     )
+
+
+def in_process(capfd: pytest.CaptureFixture[str], *arguments: object) -> subprocess.CompletedProcess:
+    """What `command` gives, without the seconds that a process takes to begin."""
+    capfd.readouterr()
+    code = main(list(map(str, arguments)))
+    printed = capfd.readouterr()
+    return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
 
 
 def train_arguments(cases: Path, output: Path, *more: object) -> list[object]:
@@ -142,7 +151,7 @@ def test_real_ct_at_512(shared: Path, tmp_path: Path) -> None:
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
-def test_bad_input_to_synthesize(model: Path, cases: Path, tmp_path: Path) -> None:
+def test_bad_input_to_synthesize(model: Path, cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     labels = cases / "B" / "labels.nrrd"
     far = sitk.ReadImage(str(cases / "B" / "ct.nrrd"))
     far.SetOrigin((5000, 5000, 5000))
@@ -165,11 +174,12 @@ def test_bad_input_to_synthesize(model: Path, cases: Path, tmp_path: Path) -> No
         ({"--device": "tpu"}, "tpu"),
     ):
         arguments = [word for pair in (good | changes).items() for word in pair]
-        assert expected in refused(command("synthesize", *arguments))
+        assert expected in refused(in_process(capfd, "synthesize", *arguments))
+    assert "'Z'" in refused(command("synthesize", *(word for pair in good.items() for word in pair), "--style", "Z"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.ctstyle", "far.nrrd", "text.nrrd"]
 
 
-def test_bad_input_to_train(cases: Path, tmp_path: Path) -> None:
+def test_bad_input_to_train(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken cases"
     shutil.copytree(cases, broken)
     (broken / "B" / "ct.nrrd").write_bytes((broken / "B" / "ct.nrrd").read_bytes()[:300])
@@ -184,7 +194,8 @@ def test_bad_input_to_train(cases: Path, tmp_path: Path) -> None:
         (train_arguments(cases, out, "--resume"), "checkpoint"),
         (train_arguments(cases, tmp_path / "absent" / "m.ctstyle"), "absent"),
     ):
-        assert expected in refused(command(*arguments))
+        assert expected in refused(in_process(capfd, *arguments))
+    assert "absent" in refused(command(*train_arguments(tmp_path / "absent", out)))
     assert [p.name for p in tmp_path.iterdir()] == ["broken cases"]
 
 
