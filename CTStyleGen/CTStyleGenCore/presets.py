@@ -100,6 +100,7 @@ _STYLES = Preset(
     discriminator_rate=4e-4,
     generator_updates_per_discriminator_update=1,
     poses=True,
+    warp_mm=6.0,
     average_steps=200,
     slices_per_case=10,
     style_slices=10,
