@@ -37,6 +37,7 @@ def variants(preset: Preset) -> dict[str, Preset]:
         "no code loss": weighed(adversarial, moments, _NONE, coarse),
         "no coarse loss": weighed(adversarial, moments, code, _NONE),
         "no poses": replace(preset, poses=False),
+        "no warping": replace(preset, warp_mm=0.0),
         "no average": replace(preset, average_steps=1),
     }
 

@@ -149,7 +149,7 @@ def scored(
     _consistency(means, made, rulers)
     _continuity(means, model, asked, unseen, seed, rulers)
     found = [Score(*row) for row in means if row[1] not in ("inside", "elsewhere")]
-    return made, [*found, *_ratios(means), *_of_sets(made, seed, rulers)]
+    return made, [*found, *_ratios(means), *_of_sets(made, rulers)]
 
 
 def _drawn(model: Model, content: RealCase, number: int, seed: int, look: Look, sample: int = 0) -> np.ndarray:
@@ -252,7 +252,7 @@ def _continuity(
                 means.add("own", "continuity", organ.name, content.patient, values[0], values[1])
 
 
-def _of_sets(made: Sequence[Made], seed: int, rulers: Rulers) -> Iterator[Score]:
+def _of_sets(made: Sequence[Made], rulers: Rulers) -> Iterator[Score]:
     """The scores of all slices together, against real unseen ones; beside them, those of the real training slices."""
     for styles in dict.fromkeys(one.styles for one in made):
         pictures = [one.picture for one in made if one.styles == styles]

@@ -28,7 +28,7 @@ from .training_data import slice_codes, training_slices
 from .volumes import axial_places
 
 _FOLDERS = 16  # whose styles are kept in mind
-_TEXTURE_MM = 5.0  # over which texture goes on from slice to slice, measured on real CT: docs/evaluation.md, continuity
+_TEXTURE_MM = 5.0  # over which texture goes on from slice to slice, as far as in real CT: docs/ablation.md
 _BATCH_PIXELS = 2 * 512 * 512  # slices that a GPU synthesizes together: two at 512, eight at 256
 
 
