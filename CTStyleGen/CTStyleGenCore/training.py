@@ -181,13 +181,14 @@ class _Run:
         """Steps until ``total``, with checkpoints and reports on the way; returns the last losses."""
         trainer, first, start = self.trainer, self.trainer.step, time.monotonic()
         last_save = last_report = start
+        terms: dict[str, torch.Tensor] = {}  # the last of each: a step may be without some
         losses: dict[str, float] = {}
         while trainer.step < total:
-            terms = trainer.train_step()
+            terms |= trainer.train_step()
             now, ended, stop = time.monotonic(), trainer.step == total, self._stop(stopping)
             save = not ended and (stop or now - last_save >= checkpoint_seconds)
             if ended or save or now - last_report >= _REPORT_SECONDS:
-                losses |= _finite({name: term.item() for name, term in terms.items()}, trainer.step)
+                losses = _finite({name: term.item() for name, term in terms.items()}, trainer.step)
                 left = (now - start) / (trainer.step - first) * (total - trainer.step)
                 progress = {"done": trainer.step, "total": total, "losses": dict(losses), "seconds_left": left}
                 self.report({"event": "progress"} | progress)

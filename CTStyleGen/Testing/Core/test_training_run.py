@@ -117,6 +117,12 @@ def test_calibration_gives_gradients_the_presets_proportion(data: TrainingData) 
     assert trainer.loss_weights[0] == 1
 
 
+def test_every_loss_is_told_at_a_step_that_has_no_turn_of_the_discriminators(cases: Path, tmp_path: Path) -> None:
+    assert PAPER.generator_updates_per_discriminator_update == 2  # the second step is without
+    told = [event["losses"] for event in run(options(cases, tmp_path, steps=2)) if event["event"] == "progress"]
+    assert set(told[-1]) == {*TERMS, "discriminator"}
+
+
 def test_the_styles_weight_grows_as_the_preset_says(data: TrainingData) -> None:
     """Half way to sixteen times as much, geometrically: four times as much, in the generator's gradients."""
     growing = replace(PAPER, style_growth=(16.0, 4))
