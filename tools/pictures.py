@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
         for index, panel in enumerate(module.panels):
             module.ui.panelTabs.setCurrentIndex(index)
             if panel is train:
-                passTimeUntil(lambda: train._devices)
+                passTimeUntil(lambda: train._devices.known)
             if panel is modelsPanel:
                 _show_model(panel, model)
                 text = panel.ui.storageLabel.text

@@ -6,6 +6,7 @@ crash. Nothing is installed unless the user asks.
 
 import importlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -112,10 +113,12 @@ def automatic_device() -> str:
 
 
 def _devices() -> list[dict[str, Any]]:
-    """What can be computed on: name for --device, title, and for a GPU its memory in bytes and whether it works."""
+    """What can be computed on: name for --device, title, memory in bytes, and of a GPU whether it works."""
     import torch
 
     devices: list[dict[str, Any]] = [{"name": "cpu", "title": f"CPU, {torch.get_num_threads()} threads"}]
+    if hasattr(os, "sysconf"):  # not on Windows
+        devices[0]["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         name = f"cuda:{index}"

@@ -15,6 +15,7 @@ from CTStyleGenCore.model_file import SUFFIX, read_card
 from slicer.i18n import tr as _
 
 from .conditioning import LEFT_OUT, ORGAN_TAG, Organs, chosenOrgan, referenceOf
+from .devices import Devices
 from .evaluate_section import EvaluateSection
 from .export_section import ExportSection
 from .geometry import sliceCount, sliceInView
@@ -50,6 +51,7 @@ class GeneratePanel(Panel):
         self._models: list[Path] = []  # in the combo box
         self._noticed: object = None  # the parameters that were checked last
         self._followed: Any = None  # the segmentation whose edits are noticed
+        self._devices = Devices(self.widget, self._checkSoon)
         self._organTable = OrganTable(self.ui.organTable, self._onStyles)
         self._checkTimer = qt.QTimer(self.widget)
         self._checkTimer.singleShot = True
@@ -95,6 +97,8 @@ class GeneratePanel(Panel):
         """Models may have come and gone meanwhile."""
         if self.parameters:
             self._listModels()
+            if self._models:
+                self._devices.find()
             self.check()
 
     def exit(self) -> None:
@@ -105,6 +109,7 @@ class GeneratePanel(Panel):
     def cleanup(self) -> None:
         """Nothing may come back here any more."""
         self._checkTimer.stop()
+        self._devices.close()
         self._stopLive()
         self._runs.close()
         for section in self._sections:
@@ -191,6 +196,8 @@ class GeneratePanel(Panel):
                 missing = _("Choose a segmentation.")
             elif card is None:
                 missing = _("Choose a model: train or import one in the other tabs, or open a file.")
+            elif chosen.device is Device.CUDA and self._devices.known and not self._devices.best("cuda"):
+                missing = _("No graphics card of this computer can be used: choose another device.")
             elif chosen.slices is SliceChoice.CURRENT and not self._slices():
                 missing = _("The axial view shows no slice of the reference CT.")
             else:
@@ -229,11 +236,15 @@ class GeneratePanel(Panel):
             what = _("Makes {slices} slices").format(slices=slices)
         if chosen.samples > 1:
             what = _("{what}, {samples} times").format(what=what, samples=chosen.samples)
-        where = {
-            Device.AUTO: _("on the graphics card if there is one, else on the processor"),
-            Device.CPU: _("on the processor"),
-            Device.CUDA: _("on the graphics card"),
-        }[chosen.device]
+        device = self._devices.best(chosen.device.value)
+        if device:
+            where = _("on {device}").format(device=device["title"])
+        else:  # not found out yet, or it can't be
+            where = {
+                Device.AUTO: _("on the graphics card if there is one, else on the processor"),
+                Device.CPU: _("on the processor"),
+                Device.CUDA: _("on the graphics card"),
+            }[chosen.device]
         lines = [_("{what} {where}, in about {time}.").format(what=what, where=where, time=time), *result.problems]
         busy = jobQueue().lanes()
         if SynthesisJob.lane in busy:

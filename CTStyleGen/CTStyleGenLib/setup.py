@@ -77,15 +77,17 @@ def libraries(events: Sequence[Event], hasEnded: bool = False) -> list[Library]:
 def devices(events: Sequence[Event]) -> str:
     """What networks can be computed on, from the events of a check; "" as long as they don't tell."""
     told = next((event["devices"] for event in events if event.get("event") == "devices"), ())
-    return "; ".join(map(_deviceText, told))
+    return "; ".join(map(deviceTitle, told))
 
 
-def _deviceText(device: Event) -> str:
-    if not device.get("works", True):
-        return _("{title} (not usable by this build of PyTorch)").format(title=device["title"])
+def deviceTitle(device: Event) -> str:
+    """A device with its memory, and whether it is of use."""
+    title = device["title"]
     if "memory_bytes" in device:
-        return _("{title}, {memory} GB").format(title=device["title"], memory=round(device["memory_bytes"] / 1e9))
-    return device["title"]
+        title = _("{title}, {memory:.0f} GB").format(title=title, memory=device["memory_bytes"] / 1e9)
+    if not device.get("works", True):
+        title = _("{title} (this PyTorch can't use it)").format(title=title)
+    return title
 
 
 def startInstall(wanted: Sequence[Library], onEvent: Callable[[Event], None], wheels: str | Path | None = None) -> Job:

@@ -12,15 +12,16 @@ from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.estimates import Estimate
 from slicer.i18n import tr as _
 
-from . import setup, training_cases
+from . import training_cases
 from .case_table import CaseRow, CaseTable
 from .conditioning import referenceOf
-from .jobs import Event, Job
+from .devices import Devices
 from .loss_plot import lossTitle, relativeLosses, showLossPlot, updateLossPlot
 from .models import featureWeights, modelPath
 from .panel import Panel
 from .parameters import CaseSource, Features
 from .python_call import copyAsPython
+from .setup import deviceTitle
 from .speed import inWords
 from .training import TrainingOptions, check, isTaken, trainings
 from .training_cases import CaseChecks, TrainingCase
@@ -40,8 +41,7 @@ class TrainPanel(Panel):
         self.title = _("Train")
         self._checks = CaseChecks()
         self._trainings: list[Training] = []  # in the combo box
-        self._devices: list[dict[str, Any]] = []  # that the child process found
-        self._deviceJob: Job | None = None
+        self._devices = Devices(self.widget, self._refresh)
         self._shownPreview: object = ()  # file, time and width of the picture that is shown
         self._caseTable = CaseTable(self.ui.casesTable, self._onStyle, self._onRename)
         self._checkTimer = qt.QTimer(self.widget)
@@ -84,21 +84,17 @@ class TrainPanel(Panel):
         super().setParameterNode(parameterNode)
 
     def shown(self) -> None:
-        """Segmentations, models and trainings may have changed; the first time, asks which devices there are."""
+        """Segmentations, models and trainings may have changed."""
         self._listTrainings()
         if self.parameters:
             self.update()
-        if not self._devices and not self._deviceJob:
-            with slicer.util.tryWithErrorDisplay(_("The devices can't be found.")):
-                self._deviceJob = setup.startCheck(self._onDeviceEvent)
-                self._pollTimer.start()
+        self._devices.find()
 
     def cleanup(self) -> None:
         """Trainings go on; only the panel ends."""
         for timer in (self._checkTimer, self._sceneTimer, self._pollTimer):
             timer.stop()
-        if self._deviceJob:
-            self._deviceJob.cancel()
+        self._devices.close()
         super().cleanup()
 
     # --- what is asked for ---
@@ -178,7 +174,7 @@ class TrainPanel(Panel):
         if not self.parameters:
             return
         options = self.options
-        device = self._device(options.device)
+        device = self._devices.best(options.device)
         known = replace(options, device=device["name"] if device else "cpu")  # the guess for Automatic
         result = check(self.cases, known if options.device == "auto" else options, self._checks)
         ready = False
@@ -195,7 +191,7 @@ class TrainPanel(Panel):
 
     def _preflight(self, options: TrainingOptions, needs: Estimate) -> str:
         """What a click will do."""
-        device = self._device(options.device)
+        device = self._devices.best(options.device)
         expected = [inWords(needs.seconds)] if needs.seconds else []
         if device:
             where = device["title"]
@@ -281,22 +277,12 @@ class TrainPanel(Panel):
 
     # --- devices ---
 
-    def _onDeviceEvent(self, event: Event) -> None:
-        if event["event"] == "devices":
-            self._devices = event["devices"]
-            self._refresh()
-
-    def _device(self, name: str) -> dict[str, Any] | None:
-        """What is known of a device: "auto" is the first GPU that works, else the CPU, as in the Core."""
-        cards = [device for device in self._devices if device["name"] != "cpu" and device["works"]]
-        if name == "auto":
-            return next(iter(cards + self._devices), None)
-        return next((device for device in self._devices if device["name"] == name), None)
-
     def _showDevices(self) -> None:
         """Lists the devices, and the chosen one if it isn't there (any more)."""
-        names = {"auto": _("Automatic"), "cpu": _("Processor")} | {d["name"]: _deviceTitle(d) for d in self._devices}
-        if best := self._device("auto"):
+        names = {"auto": _("Automatic"), "cpu": _("Processor")} | {
+            device["name"]: deviceTitle(device) for device in self._devices.known
+        }
+        if best := self._devices.best("auto"):
             names["auto"] = _("Automatic: {device}").format(device=best["title"])
         chosen, combo = self.parameters.trainDevice, self.ui.deviceComboBox
         names.setdefault(chosen, chosen)
@@ -329,9 +315,7 @@ class TrainPanel(Panel):
         copyAsPython(self.logic.train, **self._asked())
 
     def poll(self) -> None:
-        """Follows the trainings, and the search for devices."""
-        if self._deviceJob and self._deviceJob.poll():
-            self._deviceJob = None
+        """Follows the trainings."""
         before = [training.state for training in self._trainings]
         for training in self._trainings:
             with slicer.util.tryWithErrorDisplay(_("The training of {name}").format(name=training.name)):
@@ -343,7 +327,7 @@ class TrainPanel(Panel):
             self._useFirstModel()
             self.check()
         self._showTraining()
-        if not self._deviceJob and not any(state in _AT_WORK for state in after):
+        if not any(state in _AT_WORK for state in after):
             self._pollTimer.stop()
 
     def _listTrainings(self, selected: Path | None = None) -> None:
@@ -467,16 +451,6 @@ def _status(training: Training) -> str:
     if training.notice:
         lines.append(training.notice)
     return "\n".join(lines)
-
-
-def _deviceTitle(device: dict[str, Any]) -> str:
-    """A device with its memory."""
-    title = device["title"]
-    if "memory_bytes" in device:
-        title = _("{title}, {memory:.0f} GB").format(title=title, memory=device["memory_bytes"] / _GIGABYTE)
-    if not device.get("works", True):
-        title = _("{title} (this PyTorch can't use it)").format(title=title)
-    return title
 
 
 def _presetHint(preset: str) -> str:

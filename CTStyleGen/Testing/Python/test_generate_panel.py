@@ -12,6 +12,7 @@ import qt
 import slicer
 from CTStyleGenTesting import chest, scenes
 from CTStyleGenLib.conditioning import chosenOrgan
+from CTStyleGenLib.devices import Devices
 from CTStyleGenLib.job_queue import State
 from CTStyleGenLib.parameters import Device, ExportCases, ExportLook, SliceChoice, VaryWay
 from CTStyleGenTesting.chest import SHAPE, chestMasks, tinyModel
@@ -73,7 +74,7 @@ class ChoicesTest(PanelTestCase):
         self.assertEqual(self.ui.modelComboBox.currentText, "chest")
         self.assertRegex(
             self.checked(),
-            r"^Makes 4 slices on the graphics card if there is one, else on the processor, in about \d+ s\.$",
+            r"^Makes 4 slices on CPU, 2 threads, in about \d+ s\.$",
         )
         self.assertTrue(self.ui.generateButton.enabled)
 
@@ -137,9 +138,24 @@ class ChoicesTest(PanelTestCase):
         self.assertFalse(self.ui.sequenceCheckBox.enabled)
         self.parameters.samples = 3
         self.parameters.device = Device.CPU
-        self.assertRegex(self.checked(), r"^Makes 4 slices, 3 times on the processor, in about \d+ s\.$")
+        self.assertRegex(self.checked(), r"^Makes 4 slices, 3 times on CPU, 2 threads, in about \d+ s\.$")
         self.assertTrue(self.ui.sequenceCheckBox.enabled)
         self.assertFalse(self.ui.outputSelector.enabled)
+
+    def test_graphics_cards(self) -> None:
+        self.parameters.device = Device.CUDA
+        self.assertEqual(self.checked(), "No graphics card of this computer can be used: choose another device.")
+        self.assertFalse(self.ui.generateButton.enabled)
+        card = {"name": "cuda:0", "title": "Some GPU", "memory_bytes": 9_000_000_000, "works": True}
+        self.panel._devices._onEvent({"event": "devices", "devices": [*Devices.known, card]})
+        self.assertRegex(self.checked(), r"^Makes 4 slices on Some GPU, in about")
+        self.parameters.device = Device.AUTO
+        self.assertRegex(self.checked(), r"^Makes 4 slices on Some GPU, in about")
+        Devices.known = []
+        self.parameters.device = Device.CPU
+        self.assertRegex(self.checked(), r"^Makes 4 slices on the processor, in about")
+        self.parameters.device = Device.AUTO
+        self.assertRegex(self.checked(), "^Makes 4 slices on the graphics card if there is one, else on the processor")
 
     def test_only_synthetic_volumes_can_be_written_into(self) -> None:
         self.assertEqual([node.GetName() for node in self.ui.outputSelector.nodes()], [])

@@ -238,7 +238,7 @@ class SetUpTest(ModelsPanelTestCase):
         self.assertEqual(
             self.ui.torchLabel.text,
             "PyTorch 9.9\nComputes on: CPU, 8 threads; NVIDIA H100, 85 GB; "
-            "NVIDIA Old (not usable by this build of PyTorch)",
+            "NVIDIA Old, 4 GB (this PyTorch can't use it)",
         )
 
     def test_complete(self) -> None:

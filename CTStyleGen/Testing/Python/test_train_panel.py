@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import unittest
+from typing import ClassVar
 from unittest import mock
 
 import CTStyleGenTesting  # noqa: F401 - prepares slicer
@@ -12,7 +13,8 @@ import SimpleITK as sitk
 import slicer
 from CTStyleGenTesting import scenes
 from CTStyleGenCore import background
-from CTStyleGenLib import train_panel, training, training_cases
+from CTStyleGenLib import training, training_cases
+from CTStyleGenLib.devices import Devices
 from CTStyleGenLib.parameters import CaseSource, Features
 from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_run import State
@@ -30,16 +32,6 @@ class TrainPanelTestCase(ModuleTestCase):
         self.panel = next(panel for panel in self.module.panels if isinstance(panel, TrainPanel))
         self.addCleanup(self.endAll)
         self.ui, self.parameters = self.panel.ui, self.panel.parameters
-        self.panel._devices = []  # as of a panel that was never shown
-        startCheck = mock.patch.object(train_panel.setup, "startCheck", side_effect=self.startCheck)
-        startCheck.start()
-        self.addCleanup(startCheck.stop)
-
-    def startCheck(self, onEvent: object) -> object:
-        """No search for devices by a child process, unless a test asks for it."""
-        job = mock.Mock()
-        job.poll.return_value = True
-        return job
 
     def endAll(self) -> None:
         for training_ in self.module.logic.trainings():
@@ -175,6 +167,7 @@ class CasesTest(TrainPanelTestCase):
         self.assertRegex(self.checked(), "^The feature weights .*vgg19.pth don't exist")
 
     def test_devices(self) -> None:
+        Devices.known = []
         self.addChests()
         self.ui.addAllButton.click()
         self.tick(0)
@@ -194,7 +187,7 @@ class CasesTest(TrainPanelTestCase):
                 ],
             ),
         ):
-            self.panel._onDeviceEvent({"event": "devices", "devices": devices})
+            self.panel._devices._onEvent({"event": "devices", "devices": devices})
             combo = self.ui.deviceComboBox
             self.assertEqual([combo.itemText(index) for index in range(combo.count)], expected)
         self.assertRegex(self.checked(), r"on Some GPU\.(.|\n)*nothing like it has been measured before\.")
@@ -279,14 +272,16 @@ class RunTest(TrainPanelTestCase):
 
 @unittest.skipUnless(CAN_TRAIN, CANT_TRAIN)
 class DevicesTest(ModuleTestCase):
+    devices: ClassVar = []
+
     def test_the_child_process_finds_devices(self) -> None:
         index = next(i for i, panel in enumerate(self.module.panels) if isinstance(panel, TrainPanel))
         panel = self.module.panels[index]
         self.addCleanup(self.module.ui.panelTabs.setCurrentIndex, 0)
         self.module.ui.panelTabs.setCurrentIndex(index)
-        passTimeUntil(lambda: panel._devices, 120)
-        self.assertRegex(panel.ui.deviceComboBox.itemText(1), r"^CPU, \d+ threads$")
-        passTimeUntil(lambda: panel._deviceJob is None)
+        passTimeUntil(lambda: panel._devices.known, 120)
+        self.assertRegex(panel.ui.deviceComboBox.itemText(1), r"^CPU, \d+ threads")
+        passTimeUntil(lambda: not panel._devices.isSearching)
 
 
 if __name__ == "__main__":

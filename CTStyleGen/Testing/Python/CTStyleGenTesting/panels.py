@@ -3,11 +3,12 @@
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import qt
 import slicer
+from CTStyleGenLib.devices import Devices
 
 import CTStyleGen
 
@@ -96,10 +97,16 @@ def argumentsOfCopied(method: str) -> dict[str, Any]:
 class ModuleTestCase(ModelsFolderTestCase):
     """Tests in the open module, with an empty scene and a models folder of their own."""
 
+    # What a child process has found; none: each test that needs it waits for the process.
+    devices: ClassVar[list[dict[str, Any]]] = [{"name": "cpu", "title": "CPU, 2 threads"}]
+
     def setUp(self) -> None:
         super().setUp()
         slicer.mrmlScene.Clear(False)
         sliceView()
+        known = mock.patch.object(Devices, "known", self.devices)
+        known.start()
+        self.addCleanup(known.stop)
         self.module = openModule()
         self.addCleanup(closeModule)
         self.addCleanup(self.assertNoSlotFailed)
