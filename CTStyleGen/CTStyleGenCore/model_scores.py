@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import scores
 from .anatomy import Organ
+from .memorisation import near_copies
 from .pictures import Picture, RealCase, Style, looks
 from .rulers import Rulers
 from .style_codes import mixed
@@ -45,8 +46,8 @@ METRICS = {
     "diversity": Metric("diversity over noise codes", "HU", "more"),
     "coarse": Metric("diversity over noise codes, of means over 4 x 4 pixels", "HU", "more"),
     "separability": Metric("one organ's style changed: change inside over change elsewhere", "", "more"),
-    "memorisation": Metric("distance to the nearest training slice over that of real slices", "", "more"),
-    "copies": Metric("share of slices nearer to a training slice than any real one", "", "less"),
+    "memorisation": Metric("distance of detail to the nearest training slice over that of real slices", "", "more"),
+    "copies": Metric("share of slices that are near copies of a training slice", "", "less"),
     "continuity": Metric("correlation of neighboring slices of a volume", "", "real"),
 }
 
@@ -270,7 +271,6 @@ def _of_sets(made: Sequence[Made], rulers: Rulers) -> Iterator[Score]:
             ours, others, known = (kernel.features([picture.body for picture in of]) for of in sets)
             ours, others, known = (of / known.square().mean().sqrt() for of in (ours, others, known))
             yield Score(styles, "kid", WHOLE, kernel.between(ours, others), kernel.between(known, others))
-        nearest = [rulers.nearest(picture) for picture in pictures]
-        ratio, copies = scores.memorisation(nearest, rulers.unseen_nearest)
-        yield Score(styles, "memorisation", WHOLE, ratio, 1.0)
-        yield Score(styles, "copies", WHOLE, copies, 0.0)
+        nearest, unseen = rulers.nearest(pictures), rulers.unseen_nearest
+        yield Score(styles, "memorisation", WHOLE, nearest.median().item() / max(unseen.median().item(), 1e-6), 1.0)
+        yield Score(styles, "copies", WHOLE, near_copies(nearest), near_copies(unseen))

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from . import scores
+from . import memorisation, scores
 from .anatomy import Organ
 from .pictures import OrganLook, Picture, RealCase, deviation
 from .slices import Square
@@ -33,12 +34,12 @@ class Rulers:
         self.unseen = [picture for case in unseen for picture in case.pictures]
         self.train = [picture for case in train for picture in case.pictures]
         self._texture_scale = {organ.name: deviation(self.train, organ, "texture") for organ in organs}
-        self._details = [scores.thumbnail(picture.body) for picture in self.train]
-        self.unseen_nearest = [self.nearest(picture) for picture in self.unseen]
+        self._details = _details(self.train)
+        self.unseen_nearest = self.nearest(self.unseen)
 
-    def nearest(self, picture: Picture) -> float:
-        """The distance to the nearest training slice."""
-        return scores.distance_to_nearest(scores.thumbnail(picture.body), self._details)
+    def nearest(self, pictures: Sequence[Picture]) -> Tensor:
+        """The distances [K] of pictures to the nearest training slice, as of `memorisation`."""
+        return memorisation.distances(_details(pictures), self._details).amin(1)
 
     def distances(self, a: OrganLook, b: OrganLook, organ: Organ) -> dict[str, float]:
         """By metric."""
@@ -47,6 +48,13 @@ class Rulers:
             "texture": scores.texture_distance(a.texture, b.texture, self._texture_scale[organ.name]),
             "noise": scores.spectrum_distance(a.noise, b.noise),
         }
+
+
+def _details(pictures: Sequence[Picture]) -> Tensor:
+    """[K, 64, 64]"""
+    arrays = (np.stack([getattr(picture, name) for picture in pictures]) for name in ("hu", "labels"))
+    hu, labels = (torch.from_numpy(array) for array in arrays)
+    return memorisation.details(hu.float(), labels)
 
 
 def trained_segmenter(

@@ -11,7 +11,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.stats import kurtosis, skew, wasserstein_distance
 from skimage.feature import graycomatrix, graycoprops
-from skimage.transform import resize
 
 MIN_PIXELS = 30  # of an organ in a slice; fewer have no distribution and no texture
 _LOW_HU, _HIGH_HU = -1000.0, 1000.0  # beyond which gray values are one
@@ -23,9 +22,6 @@ _TREND_PIXELS = 3.0  # deviation of the Gaussian that the noise spectrum is take
 _BANDS = 8  # of the noise spectrum, from 0 to 0.5 cycles per pixel
 _QUIET = 1.0  # HU² x pixels, below any scanner's: two spectra of nothing are alike
 _COARSE = 4  # pixels
-_THUMBNAIL = 64  # pixels
-_BODY_HU = (-1000.0, 400.0)  # what a thumbnail shows
-_DETAIL_PIXELS = 4.0  # of a thumbnail: larger forms are anatomy, which all chests share
 
 
 def gap_closed(before: float, after: float) -> float:
@@ -148,40 +144,6 @@ def separability(before: np.ndarray, after: np.ndarray, inside: np.ndarray, body
     """Mean |change| in HU inside an organ and elsewhere in the body, when that organ alone was given another style."""
     change, elsewhere = np.abs(after - before), body & ~inside
     return float(change[inside].mean()), float(change[elsewhere].mean()) if elsewhere.any() else 0.0
-
-
-# --- memorisation -----------------------------------------------------------------------------------------------------
-
-
-def thumbnail(hu: np.ndarray) -> np.ndarray:
-    """The detail of a slice as `likeness` compares it: [64, 64], of mean 0 and norm 1."""
-    small = resize(np.clip(hu, *_BODY_HU), (_THUMBNAIL, _THUMBNAIL), order=1, anti_aliasing=True)
-    detail = small - gaussian_filter(small, _DETAIL_PIXELS)
-    detail -= detail.mean()
-    return detail / max(float(np.linalg.norm(detail)), 1e-6)
-
-
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest correlation of two thumbnails, over all shifts, b as it is or mirrored; 1: one is a copy."""
-    spectrum = np.fft.rfft2(a)
-    shifted = (np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(image))) for image in (b, b[:, ::-1]))
-    return float(max(correlation.max() for correlation in shifted))
-
-
-def distance_to_nearest(image: np.ndarray, among: Sequence[np.ndarray]) -> float:
-    """1 - `likeness` to the most alike of some thumbnails; 0: a copy."""
-    return 1 - max(likeness(image, other) for other in among)
-
-
-def memorisation(made: Sequence[float], unseen: Sequence[float]) -> tuple[float, float]:
-    """From distances to the nearest training image, of images made and of real unseen ones: ratio, and share of copies.
-
-    The ratio of the medians: 1 where the made are no nearer to the training images than other people are. A copy is
-    nearer than any of the real unseen images. After S. U. H. Dar et al., arXiv 2402.01054, who compare nearest training
-    images by correlation.
-    """
-    ratio = np.median(made) / max(float(np.median(unseen)), 1e-6)
-    return float(ratio), float(np.mean(np.array(made) < min(unseen)))
 
 
 # --- volumes ----------------------------------------------------------------------------------------------------------

@@ -92,12 +92,9 @@ class StyleTrainer(Trainer):
         return losses
 
     @torch.no_grad()
-    def example(self) -> Tensor:
-        """The first draw's map, the CT drawn from it in its own style, and its real CT: [S, 3 S] in [-1, 1]."""
-        draw = self.data.draw(0, self.seed, self.preset.noise_size)
-        one = self.data.contents[draw.content]
-        x = self.G_average(*(t.to(self.device) for t in (one.y, draw.z, slice_codes([one], self.anatomy)[None]))).cpu()
-        return torch.cat([one.y, x, one.x], dim=3)[0, 0]
+    def drawn(self, content: TrainingSlice, z: Tensor, style: TrainingSlice) -> Tensor:
+        codes = slice_codes([style], self.anatomy)[None]
+        return self.G_average(*(t.to(self.device) for t in (content.y, z, codes))).cpu()
 
     def _task(self, draw: Draw) -> _Task:
         """The draw's slices, moved and varied; every second draw asks for the content's own style."""

@@ -140,13 +140,16 @@ class Trainer:
         grown = factor ** min(1.0, self.step / steps)
         return [w * grown if term == "style" else w for term, w in zip(self.terms, self.loss_weights, strict=True)]
 
-    @torch.no_grad()
     def example(self) -> Tensor:
         """The first draw's map, the CT that the model by now draws from it, and its real CT: [S, 3 S] in [-1, 1]."""
         draw = self.data.draw(0, self.seed, self.preset.noise_size)
         one = self.data.contents[draw.content]
-        x = self.G_average(one.y.to(self.device), draw.z.to(self.device)).cpu()
-        return torch.cat([one.y, x, one.x], dim=3)[0, 0]
+        return torch.cat([one.y, self.drawn(one, draw.z, one), one.x], dim=3)[0, 0]
+
+    @torch.no_grad()
+    def drawn(self, content: TrainingSlice, z: Tensor, style: TrainingSlice) -> Tensor:
+        """What the model by now makes of a map, [1, 1, S, S] in [-1, 1], in the look of a slice if it has several."""
+        return self.G_average(content.y.to(self.device), z.to(self.device)).cpu()
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -19,6 +19,7 @@ from .devices import Computing, memory_told
 from .errors import InputError, Stopped, TrainingFailed
 from .label_check import misfits
 from .model_file import write_model
+from .memorisation import measured
 from .networks import is_valid_size
 from .perceptual import FeatureWeights
 from .png import write_png
@@ -110,8 +111,12 @@ def train(
         total = options.steps or math.ceil(slices / trainer.global_batch)
         losses = run.go_on(total, options.checkpoint_seconds, stopping)
     if ranks.first:
-        run.check_weights()
-        write_model(options.output, trainer.G_average.state_dict(), _card(trainer, run.description, losses, hu))
+        if ranks.first:
+            run.check_weights()
+            found = measured(trainer.data, trainer.drawn, anatomy, preset.noise_size, options.seed)
+        report({"event": "memorisation", **found.card(), "message": found.told})
+        card = _card(trainer, run.description, losses, hu) | {"memorisation": found.card()}
+        write_model(options.output, trainer.G_average.state_dict(), card)
         checkpoint.unlink(missing_ok=True)
     return options.output
 
@@ -121,8 +126,8 @@ def _doubts(data: TrainingData, anatomy: Anatomy, hu: HuRange) -> list[str]:
     contents = {one.case_id for one in data.contents}
     slices = [*data.contents, *(one for one in data.styles if one.case_id not in contents)]
     doubts = []
-    for case_id in dict.fromkeys(one.case_id for one in slices):
-        own = [one for one in slices if one.case_id == case_id]
+    for case_id in dict.fromkeys(one.case_id for one in data.slices):
+        own = [one for one in data.slices if one.case_id == case_id]
         found = [misfits(hu.to_hu(one.x[0, 0]).numpy(), one.labels.numpy(), anatomy) for one in own]
         if count := sum(map(bool, found)):
             names = " and ".join(organ.name for organ in anatomy.organs if any(organ in organs for organs in found))

@@ -65,6 +65,12 @@ class TrainingData:
     contents: tuple[TrainingSlice, ...]
     styles: tuple[TrainingSlice, ...]
 
+    @property
+    def slices(self) -> list[TrainingSlice]:
+        """All that a run sees: the content slices, and the style slices of cases that give no content."""
+        contents = {one.case_id for one in self.contents}
+        return [*self.contents, *(one for one in self.styles if one.case_id not in contents)]
+
     def draw(self, n: int, seed: int, noise_size: int) -> Draw:
         """The n-th draw of a run: each epoch visits every content slice once, in an order of its own.
 

@@ -10,7 +10,7 @@ and folders that can't be written raise InputError.
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ SETTING = "CTStyleGen/ModelsFolder"
 _WEIGHTS, _WEIGHTS_SUFFIXES = "weights", (".pth", ".safetensors")
 _FORBIDDEN = '<>:"/\\|?*'  # in file names, on one system or another
 _LONGEST_NAME = 100
+_LARGEST = 1e6  # of a number that a card tells
 _RESERVED = ("CON", "PRN", "AUX", "NUL")  # Windows's devices
 
 
@@ -88,6 +89,27 @@ def setModelsFolder(folder: str | Path) -> None:
         slicer.app.userSettings().setValue(SETTING, str(folder))
     else:
         slicer.app.userSettings().remove(SETTING)
+
+
+# --- what a card says -------------------------------------------------------------------------------------------------
+
+
+def nearCopiesText(card: Mapping[str, Any]) -> str:
+    """Whether the model draws near copies of its training slices, in a sentence or two, as the training has found."""
+    told = card.get("memorisation")
+    names = ("images", "copies", "distance", "real_distance")
+    found: list[Any] = [told.get(name) for name in names] if isinstance(told, Mapping) else []
+    if not found or not all(isinstance(value, int | float) and 0 <= value < _LARGEST for value in found):
+        return _("not measured.")
+    images, copies, distance, real = found
+    if copies:
+        return _(
+            "{count} of {images} images drawn from training maps. Don't share the model or its images as anonymous."
+        ).format(count=round(copies * images), images=round(images))
+    return _(
+        "none of {images} images drawn from training maps, at a median distance of {distance:.2f} to the nearest "
+        "training slice (0: a copy; slices of different cases: {real:.2f}). A sample, no proof."
+    ).format(images=round(images), distance=distance, real=real)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

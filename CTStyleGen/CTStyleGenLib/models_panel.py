@@ -219,6 +219,7 @@ def cardText(model: StoredModel) -> str:
         (_("Trained"), _("{steps} steps, {date}").format(steps=card.get("steps", "?"), date=card.get("created", "?"))),
         (_("Cases"), f"{len(card['cases'])}: " + ", ".join(map(str, card["cases"]))),
         (_("Measured by"), measured),
+        (_("Near copies of training slices"), models.nearCopiesText(card)),
         (_("Made with"), ", ".join(f"{name} {version}" for name, version in versions.items())),
     )
     lines = [f"<b>{html.escape(name)}:</b> {html.escape(text)}" for name, text in rows]

@@ -1,5 +1,6 @@
 """The Train panel: a model from CTs and their segmentations."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import qt
 import slicer
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.estimates import Estimate
+from CTStyleGenCore.model_file import read_card
 from slicer.i18n import tr as _
 
 from . import training_cases
@@ -17,7 +19,7 @@ from .case_table import CaseRow, CaseTable
 from .conditioning import referenceOf
 from .devices import Devices
 from .loss_plot import lossTitle, relativeLosses, showLossPlot, updateLossPlot
-from .models import featureWeights, modelPath
+from .models import featureWeights, modelPath, nearCopiesText
 from .panel import Panel
 from .parameters import CaseSource, Features
 from .python_call import copyAsPython
@@ -448,6 +450,10 @@ def _status(training: Training) -> str:
     if training.curve.losses and training.state in _AT_WORK:
         shares = ", ".join(f"{lossTitle(name).lower()} {share:.0%}" for name, share in relativeLosses(training).items())
         lines.append(_("Losses, of what they began with: {shares}").format(shares=shares))
+    if training.state is State.DONE:
+        with contextlib.suppress(InputError):  # the model was removed
+            found = nearCopiesText(read_card(training.model))
+            lines.append(_("Near copies of training slices: {found}").format(found=found))
     if training.notice:
         lines.append(training.notice)
     return "\n".join(lines)

@@ -90,7 +90,8 @@ def test_a_run_of_two_processes_writes_one_model(cases: Path, tmp_path: Path) ->
     ran = torchrun("-m", "CTStyleGenCore", *train_arguments(cases, tmp_path / "m.ctstyle", "--steps", 4))
     assert ran.returncode == 0, ran.stderr
     events = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [e["event"] for e in events if e["event"] != "progress"] == ["calibrated", "done"]  # the first one's alone
+    told = [event["event"] for event in events if event["event"] != "progress"]
+    assert told == ["calibrated", "memorisation", "done"]  # the first one's alone
     assert [p.name for p in tmp_path.iterdir()] == ["m.ctstyle"]
     assert read_card(tmp_path / "m.ctstyle")["batch"] == 2
 

@@ -215,12 +215,14 @@ def test_a_run_leaves_a_model_with_its_card_and_no_checkpoint(cases: Path, tmp_p
     card = read_card(tmp_path / "m.ctstyle")
     assert (card["styles"], card["cases"], card["size"], card["steps"]) == (["A"], ["B", "C"], 64, 4)
     assert card["features"]["kind"] == "random" and set(card["losses"]["weights"]) == set(TERMS)
-    assert events[0]["event"] == "calibrated" and events[-1]["done"] == events[-1]["total"] == 4
+    assert events[0]["event"] == "calibrated" and events[-1]["event"] == "memorisation"
+    assert events[-2]["done"] == events[-2]["total"] == 4
 
 
 def test_a_preview_shows_map_synthetic_and_real(cases: Path, tmp_path: Path) -> None:
     events = run(options(cases, tmp_path, steps=3, checkpoint_seconds=0.0, preview=tmp_path / "preview.png"))
-    assert [e["event"] for e in events if e["event"] != "progress"] == ["calibrated", *["checkpoint", "preview"] * 2]
+    told = [event["event"] for event in events if event["event"] != "progress"]
+    assert told == ["calibrated", *["checkpoint", "preview"] * 2, "memorisation"]
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "preview.png")))
     assert image.shape == (64, 3 * 64) and set(np.unique(image[:, :64])) == {0, 50, 100, 150, 200, 230}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.ctstyle", "preview.png"]
@@ -234,7 +236,7 @@ def test_losses_go_to_tensorboard(cases: Path, tmp_path: Path) -> None:
     logs = accumulator.EventAccumulator(str(tmp_path / "logs"))
     logs.Reload()
     last = logs.Scalars("losses/style")[-1]
-    assert last.step == 2 and last.value == pytest.approx(events[-1]["losses"]["style"])
+    assert last.step == 2 and last.value == pytest.approx(events[-2]["losses"]["style"])
 
 
 def test_a_missing_tensorboard_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

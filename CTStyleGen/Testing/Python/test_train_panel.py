@@ -256,6 +256,7 @@ class RunTest(TrainPanelTestCase):
         self.ui.stopButton.click()
         self.assertRegex(self.ui.statusLabel.text, "^Ends after the step")
         self.assertShown("The model model-1.ctstyle is ready.")
+        self.assertRegex(self.ui.statusLabel.text, r"\nNear copies of training slices: (none|\d+) of 16 images")
         self.assertEqual(self.panel.selectedTraining.state, State.DONE)
         self.assertTrue((self.folder / "model-1.ctstyle").is_file())
         self.assertFalse(self.ui.pauseButton.enabled or self.ui.stopButton.enabled)

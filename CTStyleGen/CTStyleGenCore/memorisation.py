@@ -1,0 +1,160 @@
+"""Whether a model has learned training slices by heart: how near what it draws comes to them.
+
+A map tells the outlines of organs, so an image has those of its map, memory or not. What a map doesn't tell is the
+detail inside organs: vessels, airways, marrow, lesions. Compared are thumbnails of that detail alone.
+
+After S. U. H. Dar et al., arXiv 2402.01054, who compare images with their nearest training images by correlation.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .anatomy import Anatomy
+from .augmentation import Pose
+from .slices import HuRange
+from .training_data import TrainingData, TrainingSlice
+
+# Nearer is a near copy: a detail with a correlation above one half. Of twelve real patients no two have slices nearer
+# than 0.53 (docs/trust.md).
+NEAR = 0.5
+
+_THUMBNAIL = 64  # pixels
+_BODY_HU = (-1000.0, 400.0)  # what a thumbnail shows
+_DETAIL_PIXELS = 4.0  # of a thumbnail: larger forms are anatomy, which all chests share
+_INSIDE = 0.99  # share of an organ in a pixel that is wholly inside
+_FLAT_HU = 1.0  # root mean square over a thumbnail; less is no detail, but rounding
+_IMAGES = 16
+_COMPARED = 512  # training slices at most
+_REAL = 32  # of them that are compared with those of other cases
+_WARP_MM = 6.0  # at most, as `expand` moves anatomy
+_AS_IT_IS = Pose(False, 0.0, (1.0, 1.0), (0.0, 0.0))
+
+# A content slice with its map, a noise code [1, noise size], the slice whose look is asked for -> CT [1, 1, S, S]
+Draw = Callable[[TrainingSlice, Tensor, TrainingSlice], Tensor]
+
+
+# --- the metric -------------------------------------------------------------------------------------------------------
+
+
+def details(hu: Tensor, labels: Tensor) -> Tensor:
+    """The detail inside organs of slices [K, S, S], S >= 64, with organ labels: [K, 64, 64], each of norm 1.
+
+    From each organ's HU their trend in that organ is taken off; pixels that are not wholly in one organ are 0.
+    """
+    small = _shrunk(hu.clamp(*_BODY_HU))
+    detail = torch.zeros_like(small)
+    for organ in labels.unique().tolist():
+        if organ:  # not outside
+            inside = (_shrunk((labels == organ).to(hu.dtype)) > _INSIDE).to(hu.dtype)
+            detail += inside * (small - _smoothed(small * inside) / _smoothed(inside).clamp(min=1e-6))
+    norm = detail.flatten(1).norm(dim=1).clamp(min=_FLAT_HU * _THUMBNAIL)
+    return detail / norm[:, None, None]
+
+
+def _shrunk(slices: Tensor) -> Tensor:
+    """slices [K, S, S] -> [K, 64, 64]"""
+    return F.interpolate(slices[:, None], [_THUMBNAIL] * 2, mode="bilinear", antialias=True)[:, 0]
+
+
+def _smoothed(slices: Tensor) -> Tensor:
+    """slices [K, H, W], convolved with a Gaussian."""
+    reach = round(3 * _DETAIL_PIXELS)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=slices.dtype) / _DETAIL_PIXELS) ** 2)
+    kernel /= kernel.sum()
+    rows = F.conv2d(slices[:, None], kernel[None, None, :, None], padding=(reach, 0))
+    return F.conv2d(rows, kernel[None, None, None], padding=(0, reach))[:, 0]
+
+
+def distances(details: Tensor, others: Tensor) -> Tensor:
+    """From every detail [n, 64, 64] to every other [m, 64, 64]: [n, m], 1 - the largest correlation over all shifts.
+
+    Mirrored ones count as well. 0: a copy.
+    """
+    spectra = [torch.fft.rfft2(turned).conj() for turned in (others, others.flip(2))]
+    rows = []
+    for one in torch.fft.rfft2(details):
+        shifted = [torch.fft.irfft2(one * spectrum).flatten(1).amax(1) for spectrum in spectra]
+        rows.append((1 - torch.maximum(*shifted)).clamp(min=0))
+    return torch.stack(rows)
+
+
+def near_copies(nearest: Tensor) -> float:
+    """The share of slices that are near copies, by their distances to the nearest training slice."""
+    return (nearest < NEAR).double().mean().item()
+
+
+# --- at the end of a training -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """What was found; the real values are those of training slices, compared with the slices of all other cases."""
+
+    images: int  # drawn
+    slices: int  # of the training, compared with
+    distance: float  # to the nearest training slice, median
+    real_distance: float
+    copies: float  # share of near copies
+    real_copies: float
+
+    @property
+    def told(self) -> str:
+        """The finding in a sentence."""
+        of = f"of {self.images} images drawn from training maps"
+        if self.copies:
+            count = round(self.copies * self.images)
+            return (
+                f"The model draws near copies of training slices ({count} {of}): don't share it or its images as "
+                "anonymous."
+            )
+        return f"None {of} is a near copy of a training slice."
+
+    def card(self) -> dict[str, Any]:
+        """As the model card has it, JSON-ready."""
+        return {name: round(value, 4) for name, value in asdict(self).items()} | {"told": self.told}
+
+
+def measured(data: TrainingData, draw: Draw, anatomy: Anatomy, noise_size: int, seed: int) -> Memorisation:
+    """How near the images of a generator come to the slices it has learned from, in some seconds.
+
+    Half of the images are of training maps as they are, in the slice's own look: what a model has by heart shows there
+    first. Half are of maps warped as `expand` warps them, in the look of another case. All have fresh noise codes.
+    """
+    hu = HuRange()
+
+    def seen(slices: Sequence[TrainingSlice]) -> Tensor:
+        x, labels = torch.cat([one.x[0] for one in slices]), torch.stack([one.labels for one in slices])
+        return details(hu.to_hu(x), labels)
+
+    first = len(data.contents) << 32  # after all draws of any run
+    contents, made = [], []
+    for number in range(_IMAGES):
+        drawn = data.draw(first + number, seed, noise_size)
+        one = style = data.contents[drawn.content]
+        contents.append(one)
+        if number % 2:
+            one = one.posed(replace(_AS_IT_IS, warp=drawn.pose.warp), anatomy, _WARP_MM)
+            style = data.styles[drawn.style]
+        made.append(replace(one, x=draw(one, drawn.z, style)))
+    of_each_case = {one.case_id: one for one in data.slices}.values()  # so that all have others to be compared with
+    known = list({id(one): one for one in (*_spread(data.slices, _COMPARED), *of_each_case, *contents)}.values())
+    real = _spread(data.slices, _REAL)
+    details_known = seen(known)
+    nearest = distances(seen(made), details_known).amin(1)
+    same_case = torch.tensor([[one.case_id == other.case_id for other in known] for one in real])
+    nearest_real = distances(seen(real), details_known).masked_fill(same_case, math.inf).amin(1)
+    medians = (values.median().item() for values in (nearest, nearest_real))
+    shares = (near_copies(values) for values in (nearest, nearest_real))
+    return Memorisation(len(made), len(known), *medians, *shares)
+
+
+def _spread(slices: Sequence[TrainingSlice], count: int) -> list[TrainingSlice]:
+    """``count`` of the slices, evenly spread; all, if they are fewer."""
+    count = min(count, len(slices))
+    return [slices[place * len(slices) // count] for place in range(count)]
