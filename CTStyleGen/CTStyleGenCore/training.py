@@ -123,8 +123,6 @@ def train(
 
 def _doubts(data: TrainingData, anatomy: Anatomy, hu: HuRange) -> list[str]:
     """What is doubtful about the segmentations of the slices, a sentence a case."""
-    contents = {one.case_id for one in data.contents}
-    slices = [*data.contents, *(one for one in data.styles if one.case_id not in contents)]
     doubts = []
     for case_id in dict.fromkeys(one.case_id for one in data.slices):
         own = [one for one in data.slices if one.case_id == case_id]
