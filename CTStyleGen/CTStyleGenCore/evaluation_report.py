@@ -1,16 +1,15 @@
 """The scoreboard as one HTML page: numbers of the models side by side, and images, the worst ones first."""
 
 import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import permutations
 
 import numpy as np
-from PIL import Image
 
 from .evaluation import Board
 from .model_scores import METRICS, Made, Score
+from .png import png
 
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0)}  # HU of black and white
 _STYLES = {
@@ -184,13 +183,11 @@ def _examples(made: Sequence[Made]) -> str:
 
 
 def _figure(hu: np.ndarray, low: float, high: float, caption: str) -> str:
-    image = f"<img src='{_png(hu, low, high)}' alt='{caption}'>"
+    image = f"<img src='{_png(hu, low, high, caption)}' alt='{caption}'>"
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def _png(hu: np.ndarray, low: float, high: float) -> str:
-    """An image in a window, as a data URL."""
+def _png(hu: np.ndarray, low: float, high: float, caption: str) -> str:
+    """An image in a window, as a data URL; it says what it shows, wherever it is saved."""
     grays = (np.clip((hu - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(grays).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png(grays, f"CTStyleGen: {caption}")).decode()

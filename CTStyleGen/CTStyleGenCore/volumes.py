@@ -193,7 +193,7 @@ def _read_series(folder: Path) -> sitk.Image:
     if not series:
         raise InputError(f"{folder} holds DICOM but no CT: give a folder with one CT series.")
     if len(series) > 1:
-        found = "; ".join(f"{uid} of {len(files)} files" for uid, files in series.items())
+        found = "; ".join(f"{Path(files[0]).name} and {len(files) - 1} more files" for files in series.values())
         raise InputError(f"{folder} holds {len(series)} DICOM series, so give each a folder of its own: {found}.")
     return _read_stack(folder, next(iter(series.values())))
 

@@ -125,7 +125,8 @@ class ModuleFileTest(unittest.TestCase):
         self.module.CTStyleGen(parent)
         self.assertEqual(parent.title, "CT Style Generation")
         self.assertEqual(parent.categories, ["Image Synthesis"])
-        self.assertIn("research use only", parent.helpText)
+        self.assertIn("For research use only, not for diagnosis", parent.helpText)
+        self.assertIn("For research use only", parent.acknowledgementText)
         self.assertIn("Medical (CT) Image Generation with Style", parent.acknowledgementText)
 
 
