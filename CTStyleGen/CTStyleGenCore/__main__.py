@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, presets
 from .environment import lacking
-from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
+from .errors import InputError, OutOfMemory, Stopped, TrainingFailed, gpu_failure
 from .ranks import joined, launched
 from .reporting import Report, Terminal, json_lines
 
@@ -52,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         kind, message, code = "training", str(error), 1
     except OutOfMemory as error:
         kind, message, code = "memory", str(error), 1
+    except RuntimeError as error:
+        if not (failure := gpu_failure(error)):
+            raise
+        kind, message, code = "gpu", failure, 1
     report({"event": "error", "kind": kind, "message": message})
     if not isinstance(report, Terminal):
         print(message if ranks.first else f"Process {ranks.rank}: {message}", file=sys.stderr)
@@ -117,16 +121,19 @@ def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWei
 def _synthesize(options: argparse.Namespace, report: Report) -> None:
     from .cases import read_ct, read_labels
     from .synthesis import Model, sample_paths, synthesize_samples, write_samples
+    from .volumes import require_writable
 
     if options.samples < 1:
         raise InputError(f"{options.samples} samples is not possible: ask for at least one.")
     device = _device(options.device)
     model = Model(options.model, device)
     look = model.look(options.style)
+    paths = sample_paths(options.output, options.samples)
+    for path in paths:
+        require_writable(path)
     reference = read_ct(options.reference) if options.reference else None
     labels, segments = read_labels(options.segmentation, model.anatomy, reference)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
-    paths = sample_paths(options.output, options.samples)
     with joined(device) as ranks:
         mine = ranks.share(range(options.samples))
         volumes = synthesize_samples(model, labels, mine, options.seed, report, _stop_signal(), look)

@@ -45,19 +45,19 @@ def main(arguments: list[str]) -> int:
 
 def is_alive(folder: str | Path) -> bool:
     """Whether a process works in the folder."""
-    path = Path(folder) / PROCESS
-    if not path.is_file():
+    try:
+        with (Path(folder) / PROCESS).open("r+b") as file:
+            return not _lock(file)  # closing unlocks
+    except OSError:  # none has begun, or its folder is gone, or somebody else's
         return False
-    with path.open("r+b") as file:
-        return not _lock(file)  # closing unlocks
 
 
 def process_group(folder: str | Path) -> int | None:
     """What to kill of the process in the folder, see above; None without one, or when it has only just begun."""
     if not is_alive(folder):
         return None
-    text = (Path(folder) / PROCESS).read_text(encoding="ascii")
-    return int(text) if text.isdecimal() else None
+    text = (Path(folder) / PROCESS).read_bytes()[:20]
+    return int(text) if text.isdigit() else None
 
 
 @contextmanager

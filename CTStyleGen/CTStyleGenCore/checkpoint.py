@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from .errors import InputError
 from .files import parse_json, written_beside
 
+_ADAM = ("step", "exp_avg", "exp_avg_sq")  # what it keeps for a parameter; SGD without momentum keeps nothing
+
 
 def checkpoint_path(model: Path) -> Path:
     """Where the checkpoint of the run that writes ``model`` lies."""
@@ -37,11 +39,25 @@ def load_flat_state(parts: dict[str, nn.Module | torch.optim.Optimizer], state: 
         if isinstance(owner, nn.Module):
             owner.load_state_dict(own)
             continue
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, t in own.items():
-            index, key = name.split("/")
-            moments.setdefault(int(index), {})[key] = t
-        owner.load_state_dict({"state": moments, "param_groups": owner.state_dict()["param_groups"]})
+        owner.load_state_dict({"state": _moments(owner, own), "param_groups": owner.state_dict()["param_groups"]})
+
+
+def _moments(owner: torch.optim.Optimizer, own: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """An optimizer's moments by the index of their parameter. Raises ValueError for those that can't be its own, which
+    PyTorch itself would compute with, beyond their end.
+    """
+    parameters = [p for group in owner.param_groups for p in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, t in own.items():
+        index, _, key = name.partition("/")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise ValueError(f"a moment {name} of no parameter")
+        if key not in _ADAM or t.shape != (() if key == "step" else parameters[int(index)].shape):
+            raise ValueError(f"a moment {name} of another shape")
+        moments.setdefault(int(index), {})[key] = t
+    if any(len(each) < len(_ADAM) for each in moments.values()):
+        raise ValueError("some of a parameter's moments alone")
+    return moments
 
 
 def write_checkpoint(path: Path, state: dict[str, Tensor], run: dict[str, Any]) -> None:

@@ -1,6 +1,13 @@
 """How a command can end other than well, each with one sentence for the user."""
 
 _LONGEST = 2000  # characters of a sentence; what it cites of a file may be of any length
+_GPU_FAILURES = ("CUDA error", "CUDA driver error", "cuDNN error", "HIP error")  # how PyTorch's messages begin
+
+
+def one_line(text: str) -> str:
+    """A text of anybody's as one line of some length, which can't steer a terminal."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 2 :]}"
 
 
 class InputError(Exception):
@@ -10,10 +17,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        shown = "".join(character if character.isprintable() else " " for character in message)
-        if len(shown) > _LONGEST:
-            shown = f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 2 :]}"
-        super().__init__(shown)
+        super().__init__(one_line(message))
 
 
 class Stopped(Exception):
@@ -26,3 +30,17 @@ class TrainingFailed(Exception):
 
 class OutOfMemory(Exception):
     """The memory is not enough: what to do, and what is kept. Exit code 1."""
+
+
+def gpu_failure(error: RuntimeError) -> str | None:
+    """A sentence for an error of the GPU or its driver, after which this process can't use it; None for all others.
+
+    Known by their words: PyTorch has a class for some of them alone (AcceleratorError, from 2.8 on).
+    """
+    reason = str(error).partition("\n")[0].strip().rstrip(".")
+    if not reason.startswith(_GPU_FAILURES):
+        return None
+    return (
+        f"The GPU has stopped working ({reason}): try again with --device cpu, or once the computer was "
+        "restarted; what was finished, such as the last checkpoint, is kept."
+    )

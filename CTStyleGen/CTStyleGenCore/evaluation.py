@@ -20,7 +20,7 @@ from typing import Any
 from . import __version__
 from .cases import CaseFiles, find_cases
 from .errors import InputError, Stopped
-from .files import written_beside
+from .files import require_place, written_beside
 from .model_scores import METRICS, Made, Score, scored
 from .perceptual import FeatureWeights
 from .pictures import Picture, RealCase, Style
@@ -71,8 +71,7 @@ def evaluate(options: EvaluationOptions, report: Report, stopping: Callable[[], 
     both unseen and in training; Stopped when ``stopping``, asked after each image, says so.
     """
     for path in filter(None, (options.json, options.html)):
-        if not path.parent.is_dir():
-            raise InputError(f"The folder {path.parent} does not exist: create it or choose another output.")
+        require_place(path)
     if options.slices < 1:
         raise InputError(f"{options.slices} slices of each case is not possible: ask for at least one.")
     models = [Model(path, options.device) for path in options.models]

@@ -30,7 +30,7 @@ from . import __version__
 from .cases import CaseFiles, SourceLabel, find_cases
 from .dicom_export import require_dicom, write_dicom
 from .errors import InputError, OutOfMemory, Stopped
-from .files import read_json, written_beside
+from .files import is_left_over, read_json, require_place, written_beside
 from .plausibility import Ranges, measure_ranges
 from .png import write_png
 from .ranks import Ranks
@@ -208,6 +208,7 @@ class _Job:
         looks = _looks(model, options)
         self.table, self.ranges, self.others = self._read_all()
         self.items = plan(list(self.contents), options.per_case, options.amount_mm, options.seed, looks)
+        self.numbers = {item.name: number for number, item in enumerate(self.items, 1)}
         self.told = {
             "per_case": options.per_case,
             "amount_mm": options.amount_mm,
@@ -244,9 +245,8 @@ class _Job:
 
     def _check_output(self) -> None:
         output, resume = self.options.output, self.options.resume
-        if not output.parent.is_dir():
-            raise InputError(f"The folder {output.parent} does not exist: create it or choose another output.")
-        if output.is_file() or (output.is_dir() and not resume and any(output.iterdir())):
+        require_place(output)
+        if output.is_file() or (output.is_dir() and not resume and _holds_files(output)):
             raise InputError(f"{output} exists already: choose another output, or go on with it by --resume.")
         if not resume:
             return
@@ -258,9 +258,12 @@ class _Job:
             )
 
     def begin(self, first: bool) -> None:
-        """Makes the folders; the first process writes the plan."""
-        for folder in ("imagesTr", "labelsTr", *(["dicom"] if self.options.dicom else [])):
-            (self.options.output / folder).mkdir(parents=True, exist_ok=True)
+        """Makes the folders; the first process writes the plan. Raises InputError where that isn't possible."""
+        try:
+            for folder in ("imagesTr", "labelsTr", *(["dicom"] if self.options.dicom else [])):
+                (self.options.output / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.options.output} can't be written: {error.strerror}.") from error
         if first and not self.options.resume:
             _write_text(self.options.output / "plan.json", json.dumps(self.told, indent=2) + "\n")
 
@@ -318,7 +321,7 @@ class _Job:
             with written_beside(self._dicom(item)) as folder:
                 folder.mkdir()
                 made_by = f"CTStyleGen {__version__}, model sha256:{self.model.digest}, seed {item.seed}"
-                write_dicom(folder, ct, labels, self.table, self.items.index(item) + 1, made_by)
+                write_dicom(folder, ct, labels, self.table, self.numbers[item.name], made_by)
         write_volume(ct, self._image(item))
         write_volume(labels, self._label(item))
         return True
@@ -380,6 +383,11 @@ def read_plan(output: Path) -> dict[str, Any]:
         return dict(read_json(output / "plan.json"))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{output} has no plan.json to go on from: leave --resume out.") from error
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is more in a folder than an expansion that was killed before it wrote its plan has left."""
+    return any(path.is_file() and not is_left_over(path.parent) for path in folder.rglob("*"))
 
 
 def _check(options: ExpansionOptions) -> None:

@@ -36,13 +36,7 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     the folder is removed as well. Raises InputError when the folder is missing or read-only, or the disk is full.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} does not exist: create it or choose another output.")
-    _sweep(path.parent.resolve())
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=path.parent))
-    except OSError as error:
-        raise InputError(f"Can't write in the folder {path.parent}: {error.strerror}.") from error
+    folder = _temporary_folder(path.parent)
     try:
         with _hold(folder):
             beside = folder / path.name
@@ -59,6 +53,29 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_place(path: Path) -> None:
+    """Raises InputError when a file or folder can't be made there, as its own folder is missing or read-only."""
+    _temporary_folder(path.parent).rmdir()
+
+
+def _temporary_folder(parent: Path) -> Path:
+    """A new folder in ``parent``, which is rid of those that killed processes left. Raises InputError."""
+    if not parent.is_dir():
+        raise InputError(f"The folder {parent} does not exist: create it or choose another output.")
+    _sweep(parent.resolve())
+    try:
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    except OSError as error:
+        raise InputError(
+            f"Can't write in the folder {parent} ({error.strerror}): allow it or choose another output."
+        ) from error
+
+
+def is_left_over(folder: Path) -> bool:
+    """Whether a folder is a temporary one of `written_beside`: a killed process's, unless one is at work there."""
+    return folder.name.startswith(_PREFIX)
 
 
 class PrivateFolder(tempfile.TemporaryDirectory):
@@ -95,7 +112,7 @@ def _sweep(folder: Path) -> None:
     """Removes the temporary folders in ``folder`` whose processes have ended, as a kill leaves them."""
     for left in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _FRESH_SECONDS:
+            if abs(time.time() - left.stat().st_mtime) > _FRESH_SECONDS:  # in the future, if the clock was put back
                 shutil.rmtree(_ended(left), ignore_errors=True)
 
 

@@ -1,6 +1,9 @@
 """VGG features of CT slices: phi^l of equation (1), the ruler that the style and content losses measure with."""
 
+import io
 import math
+import pickletools
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,8 @@ _FLATNESS = 0.7
 # Variance of a filter's output: 2 would keep the scale from layer to layer (He et al., arXiv 1502.01852); the mean that
 # filters lost is made up for, so that noise gives deviations of 0.3 to 0.5 from relu1_1 to relu5_1.
 _GAIN = 2.74
+_PICKLES = 5  # of a .pth that is no archive: a magic number, a version, the machine, what is saved, and its storages
+_PICKLE_BYTES = 16 << 20  # of these, before the storages; real ones take some thousand
 KINDS = ("vgg19", "vgg16", "random")
 
 
@@ -91,10 +96,45 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth file; those of an archive stay in the file until they are used."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_checked_archive(path))
     except Exception as error:  # torch raises many kinds for a broken archive
         raise InputError(f"{path} can't be read as PyTorch weights: {_one_line(error)}.") from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise InputError(f"{path} holds something else than weights: choose a file with a state dict.")
+    return {str(name): t for name, t in state.items()}
+
+
+def _is_checked_archive(path: Path) -> bool:
+    """Whether a .pth file is a ZIP archive, not one pickle after another as PyTorch wrote them before version 1.6.
+
+    Raises ValueError where it asks for more memory than a file of its length holds: for packed entries, and for numbers
+    in a pickle (the lengths of tensors are among them) that are greater than the file is long.
+    """
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(_PICKLE_BYTES)
+    pickles = [io.BytesIO(start)] * _PICKLES
+    is_archive = start.startswith(b"PK\3\4")
+    if is_archive:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if any(entry.compress_type or entry.file_size != entry.compress_size for entry in entries):
+                raise ValueError("its entries are packed")
+            if sum(entry.file_size for entry in entries) > length:
+                raise ValueError("its entries overlap")
+            pickles = [io.BytesIO(archive.read(entry)) for entry in entries if entry.filename.endswith(".pkl")]
+    for pickle in pickles:
+        for _, value, _ in pickletools.genops(pickle):
+            if isinstance(value, int) and value > length and value != torch.serialization.MAGIC_NUMBER:
+                raise ValueError("it claims more than fits into a file of its length")
+    return is_archive
+
+
+def _could_be(t: Tensor, expected: Tensor) -> bool:
+    """Whether a tensor from a file can be this parameter: there are also sparse ones, and such without values."""
+    return t.shape == expected.shape and t.is_floating_point() and t.layout == torch.strided and not t.is_meta
 
 
 def _one_line(error: Exception) -> str:
@@ -125,10 +165,13 @@ def read_weights(kind: str, path: str | Path) -> FeatureWeights:
     else:
         state = _read_pth(path)
     expected = _features(kind).state_dict()
-    state = {name.removeprefix("features."): t.float() for name, t in state.items() if name.startswith("features.")}
-    wrong = [name for name, t in state.items() if name not in expected or t.shape != expected[name].shape]
+    state = {name.removeprefix("features."): t for name, t in state.items() if name.startswith("features.")}
+    wrong = [name for name, t in state.items() if name not in expected or not _could_be(t, expected[name])]
     if wrong or not state:
         raise InputError(f"{path} does not hold the convolutions of {kind}: choose the file of that network.")
+    state = {name: t.detach().float().clone() for name, t in state.items()}
+    if not all(t.isfinite().all() for t in state.values()):
+        raise InputError(f"{path} has weights that are no numbers: the file is damaged; get it again.")
     try:
         mean, std = (
             _three(metadata[key]) if key in metadata else default

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Model:
         self.card: dict[str, Any] = read_card(path)
         self.anatomy = Anatomy.from_json(self.card["anatomy"])
         try:
+            self.digest = sha256(path)  # of the file, which may be another or gone by the time that a volume is done
             low, high = self.card["hu_range"]
             self.hu = HuRange(float(low), float(high))
             preset, weights = self.card["preset"], read_weights(path)
@@ -61,17 +62,14 @@ class Model:
             self.G.load_state_dict(weights)
             bank = self.card.get("style_codes", {})
             self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
+        except OSError as error:
+            raise InputError(f"The model {path} can't be read: {error.strerror}.") from error
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"The weights in {path} don't fit its model card: the file is damaged; get it again."
             ) from error
         self._measured = lru_cache(_FOLDERS)(self._measure)
         self.move(device)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the model's file."""
-        return sha256(self.path)
 
     def move(self, device: str) -> None:
         """Goes on on another device."""

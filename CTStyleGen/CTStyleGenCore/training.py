@@ -17,6 +17,7 @@ from .anatomy import Anatomy, load_anatomy
 from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_checkpoint, write_checkpoint
 from .devices import Computing, memory_told
 from .errors import InputError, Stopped, TrainingFailed
+from .files import require_place
 from .label_check import misfits
 from .model_file import write_model
 from .memorisation import measured
@@ -153,8 +154,7 @@ def _check_options(options: TrainingOptions, preset: Preset) -> None:
         raise InputError(f"The preset {preset.name} learns one look: give --style, the case to take it from.")
     if not is_valid_size(options.size):
         raise InputError(f"The size {options.size} is not possible: choose 64, 128, 256, 512 or 1024.")
-    if not options.output.parent.is_dir():
-        raise InputError(f"The folder {options.output.parent} does not exist: create it or choose another output.")
+    require_place(options.output)
     if options.preview is not None and options.preview.suffix.lower() != ".png":
         raise InputError(f"The preview {options.preview} can't be written: its name must end in .png.")
     for name in ("epochs", "steps", "slices_per_case", "batch"):
@@ -246,6 +246,8 @@ class _Run:
         try:
             load_flat_state(trainer.parts(), state)
             trainer.step, trainer.loss_weights = int(saved["step"]), tuple(float(w) for w in saved["loss_weights"])
+            if trainer.step < 0 or len(trainer.loss_weights) != len(trainer.terms):
+                raise ValueError("a step or loss weights that can't be")
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"The checkpoint {self.checkpoint} is damaged: remove it and train again.") from error
 

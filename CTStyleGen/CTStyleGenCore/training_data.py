@@ -1,7 +1,8 @@
 """The slices that a run learns from, and which of them each step draws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .augmentation import Pose, draw_pose, posed
-from .cases import Case, read_cases
+from .cases import Case, find_cases
 from .errors import InputError
 from .slices import HuRange, Square, axial, gray_map
 from .style_codes import measure_codes
@@ -88,14 +89,16 @@ class TrainingData:
     def pinned(self) -> "TrainingData":
         """The same with x and y in page-locked memory, from which a GPU fetches them while it computes."""
 
-        def pin(one: TrainingSlice) -> TrainingSlice:
-            return replace(one, x=one.x.pin_memory(), y=one.y.pin_memory())
-
-        return TrainingData(tuple(map(pin, self.contents)), tuple(map(pin, self.styles)))
+        return self._changed(lambda one: replace(one, x=one.x.pin_memory(), y=one.y.pin_memory()))
 
     def without_tables(self) -> "TrainingData":
         """The same slices, each without the table."""
-        return TrainingData(*(tuple(one.without_table() for one in part) for part in (self.contents, self.styles)))
+        return self._changed(TrainingSlice.without_table)
+
+    def _changed(self, change: Callable[[TrainingSlice], TrainingSlice]) -> "TrainingData":
+        """The same with every slice changed; one that is content and style stays one."""
+        changed = {id(one): change(one) for one in {id(one): one for one in (*self.contents, *self.styles)}.values()}
+        return TrainingData(*(tuple(changed[id(one)] for one in part) for part in (self.contents, self.styles)))
 
     def _styles_for(self, content: TrainingSlice) -> list[int]:
         return [index for index, style in enumerate(self.styles) if style.case_id != content.case_id]
@@ -113,23 +116,27 @@ def load_training_data(
 ) -> TrainingData:
     """Reads the cases of ``folder`` and takes ``slices_per_case`` slices of each, and ``style_slices`` of each style.
 
-    With one style case, its own slices are no content. With ``every_style`` all cases give both. Raises InputError when
-    a style is not among the cases, or nothing is left to learn from.
+    One case at a time is in memory, besides the slices; those that are content and style alike are there once. With one
+    style case, its own slices are no content. With ``every_style`` all cases give both. Raises InputError when a style
+    is not among the cases, or nothing is left to learn from.
     """
-    cases = {case.case_id: case for case in read_cases(folder, anatomy)}
+    cases = {files.case_id: files for files in find_cases(folder)}
     if unknown := [style for style in style_ids if style not in cases]:
         raise InputError(
             f"There is no case {unknown[0]!r} in {folder} to take the style from: it has {', '.join(cases)}."
         )
     if every_style:
         style_ids = tuple(cases)
-    styles = chain.from_iterable(training_slices(cases[i], anatomy, size, style_slices, hu) for i in style_ids)
-    contents = chain.from_iterable(
-        training_slices(case, anatomy, size, slices_per_case, hu)
-        for case in cases.values()
-        if set(style_ids) - {case.case_id}
-    )
-    data = TrainingData(tuple(contents), tuple(styles))
+    contents: list[TrainingSlice] = []
+    styles: dict[str, list[TrainingSlice]] = {style: [] for style in style_ids}
+    for case_id, files in cases.items():
+        case = files.read(anatomy)
+        slices = cache(partial(training_slices, case, anatomy, size, hu=hu))
+        if case_id in styles:
+            styles[case_id] = slices(style_slices)
+        if len(styles) > 1 or case_id not in styles:
+            contents += slices(slices_per_case)
+    data = TrainingData(tuple(contents), tuple(chain.from_iterable(styles.values())))
     if not data.contents:
         raise InputError(f"{folder} holds no case besides the style {style_ids[0]}: add a case of another patient.")
     return data

@@ -21,7 +21,7 @@ from . import __version__
 from .anatomy import Anatomy, load_anatomy
 from .cases import find_cases, read_labels
 from .errors import InputError, Stopped
-from .files import sha256, written_beside
+from .files import require_place, sha256, written_beside
 from .reporting import Report
 from .variation import WIDEN, Variations, Varied, Way
 from .volumes import read_ct, read_image, same_grid, without_metadata, write_volume
@@ -109,8 +109,7 @@ def _check(options: VaryOptions) -> None:
         raise InputError(f"{options.count} variations are not possible: ask for 1 to {MOST}.")
     if options.output.exists():
         raise InputError(f"{options.output} exists already: choose a folder that isn't there yet.")
-    if not options.output.parent.is_dir():
-        raise InputError(f"The folder {options.output.parent} does not exist: create it or choose another output.")
+    require_place(options.output)
     if options.warp_reference and options.reference is None:
         raise InputError("There is no CT to warp: give it with --reference, or leave --warp-reference out.")
 

@@ -21,7 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .files import written_beside
+from .files import require_place, written_beside
 
 AIR_HU = -1024  # scanners pad the corners with less (-2000, -3024); that is not Hounsfield units
 MAX_VOXELS = 2**30  # 1024 x 1024 x 1024; a header that claims more is damaged, or no CT
@@ -95,8 +95,7 @@ def write_volume(image: sitk.Image, path: str | Path) -> None:
     permission, no room on the disk.
     """
     path = Path(path)
-    if suffix_of(path) not in _WRITABLE:
-        raise InputError(f"{path} can't be written: its name must end in {', '.join(_WRITABLE)}.")
+    _require_suffix(path)
     kept = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("CTStyleGen")}
     image = without_metadata(image)
     for key, value in kept.items():
@@ -113,6 +112,17 @@ def write_volume(image: sitk.Image, path: str | Path) -> None:
             whole = False
         if not whole:
             raise InputError(f"{path} can't be written: look for room on the disk, and for permission.")
+
+
+def require_writable(path: Path) -> None:
+    """Raises InputError for what `write_volume` can't write, before there is anything to write."""
+    _require_suffix(path)
+    require_place(path)
+
+
+def _require_suffix(path: Path) -> None:
+    if suffix_of(path) not in _WRITABLE:
+        raise InputError(f"{path} can't be written: its name must end in {', '.join(_WRITABLE)}.")
 
 
 def suffix_of(path: Path) -> str:

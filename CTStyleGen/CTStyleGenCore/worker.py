@@ -26,9 +26,10 @@ import torch
 
 from . import __version__
 from .cases import read_labels, write_volume
-from .errors import InputError, Stopped
+from .errors import InputError, Stopped, gpu_failure
 from .reporting import Report
 from .synthesis import Model, mark_synthetic, synthesize_volume
+from .volumes import require_writable
 
 PROTOCOL = 1
 LINE_BYTES = 1 << 20  # a request takes some hundred
@@ -209,7 +210,7 @@ class Worker:
         self._queue.put(request)
 
     def _answer(self, request: Request) -> None:
-        """One answer or error; whatever goes wrong, the next request has its turn."""
+        """One answer or error; whatever goes wrong but the GPU, the next request has its turn."""
         try:
             self._go_on(request)
             self._answers[request.name](request)
@@ -218,6 +219,9 @@ class Worker:
         except InputError as error:
             self._fail(request.id, "input", str(error))
         except Exception as error:
+            if isinstance(error, RuntimeError) and (failure := gpu_failure(error)):
+                self._fail(request.id, "gpu", failure)
+                raise  # no request would fare better: whoever asks next starts a new worker
             traceback.print_exc()
             what = " ".join(f"{type(error).__name__} {error}".split())
             self._fail(request.id, "failed", f"The request failed: {what}.")
@@ -258,6 +262,7 @@ class Worker:
         start, values = time.monotonic(), request.values
         model = self._model(request)
         look = model.look(values["style"])
+        require_writable(Path(values["output"]))
         labels, segments = read_labels(values["segmentation"], model.anatomy)
         labels = axial_slices(labels, values["slices"])
         self._tell(request, "started", segments=[vars(segment) for segment in segments])

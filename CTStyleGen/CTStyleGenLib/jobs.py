@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import CTStyleGenCore
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.files import parse_json
 from slicer.i18n import tr as _
 
 Event = dict[str, Any]
@@ -53,7 +54,7 @@ def coreCommand() -> list[str]:
 def eventIn(line: str) -> Event | None:
     """The event that a line of the child's output is, None for any other text."""
     try:
-        event = json.loads(line)
+        event = parse_json(line)
     except ValueError:
         return None
     return event if isinstance(event, dict) else None

@@ -19,15 +19,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from CTStyleGenCore import background
-from CTStyleGenCore.errors import InputError
-from CTStyleGenCore.files import written_beside
+from CTStyleGenCore.errors import InputError, one_line
+from CTStyleGenCore.files import read_json, written_beside
+from CTStyleGenCore.model_file import SUFFIX
 from slicer.i18n import tr as _
 
 from .jobs import Event, JobCanceled, JobError, childEnvironment, corePython, eventIn, killTree, ownGroup
@@ -37,6 +38,9 @@ _POLL_SECONDS = 0.1
 _START_SECONDS = 60.0  # for Python to start, on a slow disk
 _END_SECONDS = 10.0  # for a killed process to be gone
 _CURVE_POINTS = 400
+_BLOCK_BYTES = 1 << 20  # of the events, read at a time; a line takes some hundred
+_LOG_BYTES = 20_000
+_MOST_LOSSES = 32
 
 
 class State(enum.Enum):
@@ -57,6 +61,50 @@ class State(enum.Enum):
             "done": _("done"),
             "failed": _("failed"),
         }[self.value]
+
+
+# --- what its events say --------------------------------------------------------------------------------------------
+
+
+def _isText(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _isCount(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 31
+
+
+def _isNumber(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e30
+
+
+def _areLosses(value: object) -> bool:
+    if not isinstance(value, dict) or len(value) > _MOST_LOSSES:
+        return False
+    return all(name.isprintable() and _isNumber(loss) for name, loss in value.items())
+
+
+_FIELDS: dict[object, dict[str, Callable[[object], bool]]] = {
+    "run": {"time": _isNumber},
+    "done": {},
+    "error": {"kind": _isText, "message": _isText},
+    "notice": {"message": _isText},
+    "checkpoint": {"step": _isCount},
+    "progress": {"done": _isCount, "total": _isCount, "seconds_left": _isNumber, "losses": _areLosses},
+}
+
+
+def _isKnown(event: Event) -> bool:
+    """Whether an event is one of those that are read here, with all that is read of it.
+
+    Others are of no matter: those of a download, those of a later version, and what damage makes of a file.
+    """
+    kind = event.get("event")
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    return fields is not None and all(holds(event.get(name)) for name, holds in fields.items())
+
+
+# --- its losses -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -96,6 +144,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+# --- the training ---------------------------------------------------------------------------------------------------
+
+
 class Training:
     """A training, as its folder tells.
 
@@ -132,9 +183,11 @@ class Training:
         """Takes up the training in the folder, whoever started it. Raises InputError when there is none."""
         self.folder = Path(folder)
         try:
-            asked = json.loads((self.folder / _ASKED).read_text(encoding="utf-8"))
+            asked = read_json(self.folder / _ASKED)
             self.model, self._options = Path(asked["model"]), dict(asked["options"])
-            self.started = datetime.fromisoformat(asked["started"])
+            self.started = datetime.fromisoformat(asked["started"]).replace(tzinfo=None)  # so that all can be compared
+            if self.model.suffix != SUFFIX or "\0" in asked["model"]:
+                raise ValueError(f"{asked['model']!r} is no model's path")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 _("{folder} holds no training that can be taken up: remove the folder.").format(folder=self.folder)
@@ -213,7 +266,9 @@ class Training:
     def log(self) -> str:
         """The end of what the process wrote that are no events, for a report of what went wrong."""
         try:
-            return (self.folder / _LOG).read_text(encoding="utf-8", errors="replace")[-20_000:].strip()
+            with (self.folder / _LOG).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
+                return file.read(_LOG_BYTES).decode("utf-8", errors="replace").strip()
         except OSError:
             return ""
 
@@ -254,7 +309,8 @@ class Training:
                 killTree(process)
             time.sleep(_POLL_SECONDS)
         self.checkpoint.unlink(missing_ok=True)
-        shutil.rmtree(self.folder)
+        with contextlib.suppress(FileNotFoundError):  # another Slicer has
+            shutil.rmtree(self.folder)
 
     # --- inside ---
 
@@ -309,18 +365,27 @@ class Training:
         if self._process is not None or self._last.get("event") != "run":
             return False
         said = (self.folder / background.PROCESS).exists()
-        return background.is_alive(self.folder) if said else time.time() - self._last["time"] < _START_SECONDS
+        if said:
+            return background.is_alive(self.folder)
+        return abs(time.time() - self._last["time"]) < _START_SECONDS  # in the future, if the clock was put back
 
     def _readEvents(self) -> None:
         """Takes in the lines that were written since the last time, whole ones only."""
-        with contextlib.suppress(FileNotFoundError), (self.folder / _EVENTS).open("rb") as file:
+        if not (self.folder / _EVENTS).is_file():
+            return
+        with contextlib.suppress(OSError), (self.folder / _EVENTS).open("rb") as file:
             file.seek(self._read)
-            text = file.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            self._read += len(whole)
-            for line in whole.decode("utf-8", errors="replace").splitlines():
-                if event := eventIn(line):
-                    self._note(event)
+            while text := file.read(_BLOCK_BYTES):
+                whole = text[: text.rfind(b"\n") + 1]
+                if not whole and len(text) == _BLOCK_BYTES:
+                    whole = text  # of a line that is no event
+                if not whole:
+                    return
+                self._read += len(whole)
+                file.seek(self._read)
+                for line in whole.decode("utf-8", errors="replace").split("\n"):
+                    if (event := eventIn(line)) and _isKnown(event):
+                        self._note(event)
 
     def _note(self, event: Event) -> None:
         kind = event.get("event")
@@ -329,7 +394,7 @@ class Training:
         elif kind in ("done", "error"):
             self._last = event
         elif kind == "notice":
-            self.notice = event["message"]
+            self.notice = one_line(event["message"])
         elif kind == "checkpoint":
             self.checkpointStep = event["step"]
         elif kind == "progress":
@@ -345,12 +410,13 @@ class Training:
             self.state = State.PAUSED
             self.message = _("Paused at step {done} of {total}.").format(done=self.done, total=self.total)
         else:
-            self.state, self.message = State.FAILED, self._last.get("message") or self._lastWords()
+            self.state = State.FAILED
+            self.message = one_line(self._last.get("message", "")) or self._lastWords()
 
     def _lastWords(self) -> str:
         """A sentence for a process that ended without one."""
         words = self.log().splitlines()
-        reason = _("it wrote: {line}").format(line=words[-1].rstrip(".")) if words else _("it wrote nothing")
+        reason = _("it wrote: {line}").format(line=one_line(words[-1]).rstrip(".")) if words else _("it wrote nothing")
         if self._last.get("event") != "run":
             return _("The training was never begun: discard it.")
         if self.checkpoint.is_file():

@@ -7,6 +7,7 @@ beyond what its process takes when idle. Everything else is a fault: another exc
 
 import contextlib
 import gzip
+import io
 import json
 import math
 import os
@@ -18,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +109,34 @@ def read_plan(path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> None:
-    from CTStyleGenCore.checkpoint import read_checkpoint
+    """What is read must be good for a step, or refused as another network's; see training.resume."""
+    import torch
+    from CTStyleGenCore.checkpoint import load_flat_state, read_checkpoint
+    from CTStyleGenCore.errors import InputError
 
-    _, run = read_checkpoint(path)
+    state, run = read_checkpoint(path)
     run.get("step")
+    network, optimizer = _learner()
+    try:
+        load_flat_state({"G": network, "optimizer_G": optimizer}, state)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError("The checkpoint is damaged.") from error
+    _step(network, optimizer)
+    assert all(p.shape == (3, 5) or p.shape == (3,) for p in network.parameters()) and torch.is_grad_enabled()
+
+
+def _learner() -> tuple[Any, Any]:
+    import torch
+
+    network = torch.nn.Linear(5, 3)
+    return network, torch.optim.Adam(network.parameters(), fused=True)
+
+
+def _step(network: Any, optimizer: Any) -> None:
+    import torch
+
+    network(torch.ones(2, 5)).sum().backward()
+    optimizer.step()
 
 
 def read_weights(path: Path) -> None:
@@ -118,6 +144,21 @@ def read_weights(path: Path) -> None:
 
     weights = read_weights("vgg16", path)
     assert len(weights.mean) == len(weights.std) == 3 and all(map(math.isfinite, (*weights.mean, *weights.std)))
+
+
+def read_training(path: Path) -> None:
+    """What Slicer's timer makes of a training's folder."""
+    import CTStyleGenTesting  # noqa: F401 - prepares slicer
+    from CTStyleGenLib.loss_plot import relativeLosses
+    from CTStyleGenLib.speed import inWords
+    from CTStyleGenLib.training_run import Training
+
+    training = Training(path)
+    assert training.poll() and not training.checkpoint.exists()
+    for text in (training.message, training.notice, *relativeLosses(training), inWords(training.secondsLeft or 0)):
+        assert text.isprintable() and len(text) < 3000
+    assert 0 <= training.done < 1 << 31 and 0 <= training.total < 1 << 31  # what a progress bar can show
+    assert len(training.log()) < 50_000
 
 
 def read_request(path: Path) -> None:
@@ -140,6 +181,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "plan": read_plan,
     "checkpoint": read_checkpoint,
     "weights": read_weights,
+    "training": read_training,
     "request": read_request,
 }
 
@@ -196,8 +238,8 @@ class Watched:
         self._start()
 
     def _start(self) -> None:
-        core = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(core), "OMP_NUM_THREADS": "1"}
+        paths = (Path(__file__).parents[2], Path(__file__).parents[1] / "Python")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
         command, pipe = [sys.executable, __file__], subprocess.PIPE
         self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)
         for name, paths in self._wholes.items():
@@ -339,6 +381,11 @@ def _json(path: Path, value: object) -> Path:
     return path
 
 
+def _lines(path: Path, told: Iterable[object]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in told), encoding="utf-8")
+    return path
+
+
 def _weights(path: Path) -> Path:
     """One layer of VGG-16, which `read_weights` takes."""
     import torch
@@ -346,10 +393,23 @@ def _weights(path: Path) -> Path:
 
     state = {"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}
     if path.suffix == ".pth":
-        torch.save(state, path)
+        torch.save(state, path, _use_new_zipfile_serialization=path.stem == "vgg")
     else:
         save_file(state, path, {"mean": "0,0,0", "std": "1,1,1"})
     return path
+
+
+def _training(folder: Path) -> list[Path]:
+    """A training's folder: what was asked for, and what its process told."""
+    asked = {"model": str(folder / "m.ctstyle"), "started": "2026-01-01T12:00:00", "options": {"size": 64}}
+    told: tuple[dict[str, Any], ...] = (
+        {"event": "run", "time": 1.0},
+        {"event": "notice", "message": "It says so."},
+        {"event": "progress", "done": 1, "total": 9, "losses": {"style": 0.5}, "seconds_left": 2.0},
+        {"event": "checkpoint", "step": 1},
+        {"event": "error", "kind": "stopped", "message": "Stopped at step 1 of 9."},
+    )
+    return [_json(folder / "training.json", asked), _lines(folder / "events.jsonl", told)]
 
 
 def whole_files(reader: str, folder: Path) -> list[Path]:
@@ -375,25 +435,27 @@ def whole_files(reader: str, folder: Path) -> list[Path]:
     if reader == "plan":
         return [_json(folder / "plan.json", {"per_case": 2, "styles": [["A"]], "model": {"name": "m", "sha256": "0"}})]
     if reader == "checkpoint":
-        import torch
-        from CTStyleGenCore.checkpoint import write_checkpoint
+        from CTStyleGenCore.checkpoint import flat_state, write_checkpoint
 
-        write_checkpoint(folder / "m.checkpoint", {"G/weight": torch.zeros(3)}, {"step": 3, "loss_weights": [1.0]})
+        network, optimizer = _learner()
+        _step(network, optimizer)
+        state = flat_state({"G": network, "optimizer_G": optimizer})
+        write_checkpoint(folder / "m.checkpoint", state, {"step": 3, "loss_weights": [1.0]})
         return [folder / "m.checkpoint"]
     if reader == "weights":
-        return [_weights(folder / "vgg.safetensors"), _weights(folder / "vgg.pth")]
-    path = folder / "requests.jsonl"
+        return [_weights(folder / name) for name in ("vgg.safetensors", "vgg.pth", "before 1.6.pth")]
+    if reader == "training":
+        return _training(folder)
     requests = (
         {"id": 1, "request": "hello"},
         {"id": "b", "request": "synthesize", "model": "/m", "segmentation": "/s", "output": "/o", "slices": [2, 3]},
     )
-    path.write_text("".join(json.dumps(one) + "\n" for one in requests), encoding="utf-8")
-    return [path]
+    return [_lines(folder / "requests.jsonl", requests)]
 
 
 def told_path(reader: str, file: Path) -> Path:
     """What the reader is told to read: the file, or for some the folder that it is in."""
-    return file.parent if reader in ("dataset", "plan") else file
+    return file.parent if reader in ("dataset", "plan", "training") else file
 
 
 # --- breaking them -------------------------------------------------------------------------------------------------
@@ -563,6 +625,42 @@ def odd_nrrd(draw: st.DrawFn) -> bytes:
     return ("NRRD0004\n" + "\n".join(told) + "\n\n").encode() + voxels
 
 
+@st.composite
+def odd_archive(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A .pth archive that packs its entries, has others, or says other lengths than it has."""
+    how = draw(st.sampled_from(("keep", "pack", "number", "swap")))
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive, zipfile.ZipFile(made, "w") as odd:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        chosen = draw(st.sampled_from(sorted(entries)))
+        for name, data in entries.items():
+            if how == "number" and name.endswith(".pkl"):
+                data = draw(_odd_pickle(data))
+            if how == "swap" and name == chosen:
+                data = draw(st.binary(max_size=64))
+            odd.writestr(name, data, zipfile.ZIP_DEFLATED if how == "pack" else zipfile.ZIP_STORED, 1)
+    data = made.getvalue()
+    for _ in range(draw(st.integers(0, 2))):  # lengths are in the directory at the end, and before each entry
+        at = draw(st.sampled_from([m.start() for m in re.finditer(rb"PK\x01\x02|PK\x03\x04", data)]))
+        place = at + (20 if data[at + 2] == 1 else 18) + draw(st.sampled_from((0, 4)))
+        data = data[:place] + draw(st.sampled_from((b"\xff" * 4, b"\0" * 4, b"\0\0\0\x40"))) + data[place + 4 :]
+    return data
+
+
+@st.composite
+def _odd_pickle(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A pickle some of whose numbers are others: lengths of tensors and of what they lie in."""
+    found = [m.start() for m in re.finditer(rb"[KM]", whole)]  # BININT1, BININT2
+    for at in draw(st.lists(st.sampled_from(found), min_size=1, max_size=4, unique=True)):
+        number = draw(st.sampled_from((-1, 0, 1, 1000, 1 << 30, (1 << 31) - 1)))
+        width = 2 if whole[at : at + 1] == b"K" else 3
+        whole = whole[:at] + b"J" + struct.pack("<i", number) + whole[at + width :]
+        found = [place for place in found if place < at]
+        if not found:
+            break
+    return whole
+
+
 def hostile(reader: str, whole: Path) -> st.SearchStrategy[bytes]:
     """What may stand in the place of a whole file of the reader."""
     data = whole.read_bytes()
@@ -573,7 +671,10 @@ def hostile(reader: str, whole: Path) -> st.SearchStrategy[bytes]:
     if whole.suffix == ".jsonl":
         requests = st.sampled_from([json.loads(line) for line in data.splitlines()])
         odd = st.lists(requests.flatmap(broken_json), max_size=3)
-        return odd.map(lambda told: b"\n".join([*told, b""])) | broken(data)
+        endless = st.just(data + b'{"event": "' + b"x" * (3 << 20))
+        return odd.map(lambda told: b"\n".join([*told, b""])) | broken(data) | endless
+    if whole.suffix == ".pth":
+        return broken(data) | (odd_archive(data) if data.startswith(b"PK") else _odd_pickle(data))
     return broken(data) | odd_nrrd() if whole.suffix == ".nrrd" else broken(data)
 
 
@@ -589,6 +690,8 @@ def check(readers: Watched, name: str, wholes: Sequence[Path], inputs: int) -> C
     @given(st.sampled_from(wholes).flatmap(lambda whole: st.tuples(st.just(whole), strategies[whole])))
     def holds(case: tuple[Path, bytes]) -> None:
         whole, data = case
+        for other in wholes:  # as it was before another one's turn
+            shutil.copyfile(other, folder / "where ü they are" / other.name)
         file = folder / "where ü they are" / whole.name
         file.write_bytes(data)
         answers[readers.read(name, file)] += 1

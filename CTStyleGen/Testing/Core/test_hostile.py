@@ -4,11 +4,12 @@
 """
 
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile import READERS, Watched, check, whole_files
+from hostile import BOUND_BYTES, READERS, Watched, check, whole_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's here")
 _INPUTS = 80  # a reader
@@ -28,6 +29,22 @@ def readers(wholes: dict[str, list[Path]]) -> Iterator[Watched]:
 @pytest.mark.parametrize("name", READERS)
 def test_no_file_does_worse_than_an_input_error(name: str, wholes: dict[str, list[Path]], readers: Watched) -> None:
     check(readers, name, wholes[name], _INPUTS)
+
+
+@pytest.mark.parametrize("entry", ["data.pkl", "data/0", "version"])
+def test_weights_packed_a_thousandfold_are_refused(
+    entry: str, wholes: dict[str, list[Path]], tmp_path: Path, readers: Watched
+) -> None:
+    packed = tmp_path / "vgg.pth"
+    whole = next(path for path in wholes["weights"] if path.name == packed.name)
+    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as made:
+        for name in archive.namelist():
+            with made.open(name, "w") as file:
+                file.write(archive.read(name))
+                if name.endswith(entry):
+                    for _ in range((BOUND_BYTES >> 20) + 100):
+                        file.write(bytes(1 << 20))
+    assert readers.read("weights", packed) == "refused"
 
 
 _NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nendian: little\n"

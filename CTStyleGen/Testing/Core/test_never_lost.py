@@ -49,7 +49,9 @@ def started(
 ) -> multiprocessing.process.BaseProcess:
     """A process that runs the command; forked from one that has loaded PyTorch, so that it begins at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["CTStyleGenCore.training", "CTStyleGenCore.tensorboard_logs"])
+    context.set_forkserver_preload(
+        [f"CTStyleGenCore.{name}" for name in ("training", "tensorboard_logs", "synthesis", "expansion")]
+    )
     process = context.Process(target=_run, args=(arguments, errors, prepare))
     process.start()
     return process
