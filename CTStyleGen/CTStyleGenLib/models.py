@@ -2,6 +2,7 @@
 
     NAME.ctstyle   a model
     NAME.png       a synthetic picture of it, drawn on request
+    training/NAME  a training, which writes NAME.ctstyle at its end: so the name is taken
     weights/       VGG weights, fetched or taken from a file on request
 
 There is no list beside the files, so that none can be wrong: what is in the folder is there. Bad models, clashing names
@@ -9,6 +10,8 @@ and folders that can't be written raise InputError.
 """
 
 import contextlib
+import errno
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from CTStyleGenCore.model_file import SUFFIX, read_card
 from slicer.i18n import tr as _
 
 SETTING = "CTStyleGen/ModelsFolder"
+TRAININGS = "training"
 _WEIGHTS, _WEIGHTS_SUFFIXES = "weights", (".pth", ".safetensors")
 _FORBIDDEN = '<>:"/\\|?*'  # in file names, on one system or another
 _LONGEST_NAME = 100
@@ -141,8 +145,9 @@ def importModel(file: str | Path) -> Path:
     file = Path(file)
     read_card(file)
     for model in storedModels():
-        if model.sizeBytes == file.stat().st_size and sha256(model.path) == sha256(file):
-            return model.path
+        with contextlib.suppress(FileNotFoundError):  # gone in the meantime
+            if model.sizeBytes == file.stat().st_size and sha256(model.path) == sha256(file):
+                return model.path
     with _claimed(_freePaths(file.stem)) as path:
         _copy(file, path)
     return path
@@ -153,7 +158,9 @@ def exportModel(model: str | Path, file: str | Path) -> Path:
     model, file = Path(model), Path(file)
     if file.suffix.lower() != SUFFIX:
         file = file.with_name(file.name + SUFFIX)
-    if file.exists() and file.samefile(model):
+    with _notCopied(model):
+        isSame = _isFile(file, model.stat())
+    if isSame:
         raise InputError(_("{file} is the model itself: choose another folder or name.").format(file=file))
     _copy(model, file)
     return file
@@ -163,13 +170,25 @@ def renameModel(model: str | Path, name: str) -> Path:
     """Gives a model, and its picture, another name, without suffix; returns where it is."""
     model = Path(model)
     new = modelPath(name)
-    isSame = new.exists() and new.samefile(model)  # also "Chest" for "chest", where the disk takes them for one
     failure = _("{file} can't be renamed ({reason}): check the folder and its permissions.")
-    with _told(failure, model.name), contextlib.nullcontext(new) if isSame else _claimed(iter([new])):
-        model.replace(new)
+    with _told(failure, model.name):
+        own = model.stat()
+        if not own.st_size:  # a name that is being given to a model
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        isSame = _isFile(new, own)  # also "Chest" for "chest", where the disk takes them for one
+        with contextlib.nullcontext(new) if isSame else _claimed(iter([new])):
+            model.replace(new)
     with contextlib.suppress(OSError):
         picturePath(model).replace(picturePath(new))
     return new
+
+
+def _isFile(path: Path, other: os.stat_result) -> bool:
+    """Whether there is a file, and it is the other one."""
+    try:
+        return os.path.samestat(path.stat(), other)
+    except FileNotFoundError:
+        return False
 
 
 def deleteModel(model: str | Path) -> None:
@@ -220,6 +239,8 @@ def _claimed(paths: Iterator[Path]) -> Iterator[Path]:
     tried = None
     for path in paths:
         tried = path
+        if (path.parent / TRAININGS / path.stem).exists():
+            continue
         try:
             with _told(_("{file} can't be written ({reason}): check the folder and its permissions."), path):
                 path.open("xb").close()
@@ -228,17 +249,24 @@ def _claimed(paths: Iterator[Path]) -> Iterator[Path]:
         try:
             yield path
         except BaseException:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if not path.stat().st_size:  # else it was removed, and is another's now
+                    path.unlink()
             raise
         return
     name = tried.stem if tried else ""
-    raise InputError(_("There is a model '{name}' already: choose another name.").format(name=name))
+    if tried and tried.exists():
+        raise InputError(_("There is a model '{name}' already: choose another name.").format(name=name))
+    raise InputError(_("There is a training of '{name}': discard it, or choose another name.").format(name=name))
 
 
 def _copy(source: Path, target: Path) -> None:
-    failure = _("{file} can't be copied ({reason}): check the folders and their permissions.")
-    with _told(failure, source.name), written_beside(target) as beside:
+    with _notCopied(source), written_beside(target) as beside:
         shutil.copyfile(source, beside)
+
+
+def _notCopied(source: Path) -> contextlib.AbstractContextManager[None]:
+    return _told(_("{file} can't be copied ({reason}): check the folders and their permissions."), source.name)
 
 
 @contextlib.contextmanager

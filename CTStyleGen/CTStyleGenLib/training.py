@@ -13,7 +13,7 @@ from CTStyleGenCore.estimates import Estimate, estimate, steps_of
 from CTStyleGenCore.presets import DEFAULT, Preset, load_preset
 from slicer.i18n import tr as _
 
-from .models import featureWeights, modelPath, modelsFolder
+from .models import TRAININGS, featureWeights, modelPath, modelsFolder
 from .training_cases import (
     CaseChecks,
     TrainingCase,
@@ -27,7 +27,6 @@ from .training_cases import (
 from .training_run import Training
 
 SIZES = (64, 128, 256, 512, 1024)  # pixels of a slice's side
-_FOLDER = "training"  # in the models folder
 _CHECKPOINT_SECONDS = 10.0  # with each a new preview
 
 
@@ -64,7 +63,7 @@ class TrainingOptions:
 
 def trainings() -> list[Training]:
     """All trainings of the models folder, the one that was started last first, whether at work or not."""
-    return Training.allIn(modelsFolder() / _FOLDER)
+    return Training.allIn(modelsFolder() / TRAININGS)
 
 
 def check(cases: list[TrainingCase] | Path, options: TrainingOptions, checks: CaseChecks) -> TrainingCheck:
@@ -87,9 +86,12 @@ def start(cases: list[TrainingCase] | Path, options: TrainingOptions) -> Trainin
     """
     preset, pairs, _names = _require(cases, options)
     model = modelPath(options.name)
-    folder = modelsFolder() / _FOLDER / model.stem
+    folder = _folderOf(model)
     folder.parent.mkdir(exist_ok=True)
-    folder.mkdir(mode=0o700)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError as error:  # another Slicer's, since it was looked for
+        raise _taken(model) from error
     try:
         caseFolder = cases if isinstance(cases, Path) else folder / background.CASES
         if pairs:
@@ -133,7 +135,12 @@ def _requireOptions(options: TrainingOptions) -> None:
 
 def isTaken(model: Path) -> bool:
     """Whether there is such a model already, or a training of it."""
-    return model.exists() or (modelsFolder() / _FOLDER / model.stem).exists()
+    return model.exists() or _folderOf(model).exists()
+
+
+def _folderOf(model: Path) -> Path:
+    """The folder of the model's training."""
+    return modelsFolder() / TRAININGS / model.stem
 
 
 def _requireFree(model: Path) -> None:
@@ -141,8 +148,12 @@ def _requireFree(model: Path) -> None:
     if model.exists():
         raise InputError(_("There is a model named '{name}' already: choose another name.").format(name=model.stem))
     if isTaken(model):
-        text = _("There is a training of '{name}' already: resume it, discard it, or choose another name.")
-        raise InputError(text.format(name=model.stem))
+        raise _taken(model)
+
+
+def _taken(model: Path) -> InputError:
+    text = _("There is a training of '{name}' already: resume it, discard it, or choose another name.")
+    return InputError(text.format(name=model.stem))
 
 
 def _trainOptions(cases: Path, styles: Sequence[str], options: TrainingOptions) -> dict[str, Any]:

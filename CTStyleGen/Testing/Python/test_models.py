@@ -133,6 +133,13 @@ class ImportTest(ModelsFolderTestCase):
                 "    writeModel(source / 'chest.ctstyle', n, styles=[sys.argv[3]])))",
             ]
         )
+        told = self._runBoth(program)
+        self.assertEqual(len(set(told)), 16)
+        self.assertEqual([model.problem for model in models.storedModels()], [""] * 16)
+        self.assertEqual(sorted(told), sorted(str(model.path) for model in models.storedModels()))
+
+    def _runBoth(self, program: str) -> list[str]:
+        """Runs two processes of a program that begin at once; the lines that they print."""
         here = str(Path(__file__).parent)
         commands = [
             [jobs.corePython(), "-c", program, here, str(self.folder), str(self.elsewhere / f"from {n}")]
@@ -142,11 +149,46 @@ class ImportTest(ModelsFolderTestCase):
         processes = [subprocess.Popen(command, **pipes) for command in commands]
         for process in processes:
             self.assertEqual(process.stdout.readline(), "ready\n")
-        told = [process.communicate("go\n")[0].splitlines() for process in processes]
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        told = [process.communicate()[0].splitlines() for process in processes]
         self.assertEqual([process.returncode for process in processes], [0, 0])
-        self.assertEqual(len(set(told[0]) | set(told[1])), 16)
-        self.assertEqual([model.problem for model in models.storedModels()], [""] * 16)
-        self.assertEqual(sorted(told[0] + told[1]), sorted(str(model.path) for model in models.storedModels()))
+        return told[0] + told[1]
+
+    def test_two_processes_on_one_folder_harm_no_model(self) -> None:
+        """Both import, rename and delete models of the same names, eighty times: that is done, or refused in a
+        sentence, and what is there is whole.
+        """
+        program = "\n".join(
+            [
+                "import random, sys; from pathlib import Path",
+                "sys.path.insert(0, sys.argv[1])",
+                "import CTStyleGenTesting",
+                "from CTStyleGenCore.errors import InputError",
+                "from CTStyleGenLib import models",
+                "from CTStyleGenTesting.model_files import writeModel",
+                "models.setModelsFolder(sys.argv[2])",
+                "source = Path(sys.argv[3]); source.mkdir(); print('ready', flush=True); sys.stdin.readline()",
+                "rng, paths = random.Random(sys.argv[3]), [models.modelPath(name) for name in 'abc']",
+                "for n in range(80):",
+                "    file = writeModel(source / f'{rng.choice(paths).name}', n, styles=[sys.argv[3]])",
+                "    try:",
+                "        rng.choice([",
+                "            lambda: models.importModel(file),",
+                "            lambda: models.renameModel(rng.choice(paths), rng.choice('abc')),",
+                "            lambda: models.deleteModel(rng.choice(paths)),",
+                "        ])()",
+                "        print('done')",
+                "    except InputError as error:",
+                "        print(error)",
+            ]
+        )
+        told = self._runBoth(program)
+        self.assertGreater(told.count("done"), 40)
+        self.assertEqual([line for line in told if line != "done" and not line.endswith(("name.", "permissions."))], [])
+        self.assertEqual({model.problem for model in models.storedModels()}, {""})
+        self.assertEqual([name for name in self.names() if not name.endswith(".ctstyle")], [])
 
 
 class RenameAndDeleteTest(ModelsFolderTestCase):
@@ -171,6 +213,14 @@ class RenameAndDeleteTest(ModelsFolderTestCase):
             models.renameModel(self.chest, "lung")
         self.assertEqual(self.names(), ["chest.ctstyle", "lung.ctstyle"])
         self.assertEqual(other.read_bytes(), before)
+
+    def test_a_name_that_a_training_has(self) -> None:
+        """At its end it would write over a model that has come by its name."""
+        (self.folder / models.TRAININGS / "lung").mkdir(parents=True)
+        with self.assertRaisesRegex(InputError, "^There is a training of 'lung': discard it, or choose another name.$"):
+            models.renameModel(self.chest, "lung")
+        other = models.importModel(writeModel(self.elsewhere / "lung.ctstyle", weight=2))
+        self.assertEqual(other.name, "lung 2.ctstyle")
 
     def test_names_that_no_file_can_have_everywhere(self) -> None:
         for name in ("", "  ", ".hidden", "a/b", "a\\b", "..", "what?", "a:b", "line\nbreak", "CON", "x" * 101, "dot."):
