@@ -28,7 +28,7 @@ from .conditioning import Organs, conditioningFromSegmentation, referenceOf, seg
 from .geometry import gridSize
 from .job_queue import QueuedJob
 from .jobs import Event, Job, JobError
-from .outputs import Place
+from .outputs import SYNTHETIC, Place
 
 _BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
@@ -131,6 +131,7 @@ class VariationJob(QueuedJob):
             segment = slicer.vtkSegment()
             segment.DeepCopyMetadata(member.segment)
             segment.SetLabelValue(member.value)
+            segment.SetTag(SYNTHETIC, "1")  # goes with a segment into .seg.nrrd, as a node's attributes don't
             segment.AddRepresentation(_BINARY, images[member.layer])
             node.GetSegmentation().AddSegment(segment, member.segmentId)
         provenance = {
