@@ -209,21 +209,24 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def moment_loss(R: Tensor, r: OrganPixels, S: Tensor, s: OrganPixels, min_area: int = 4) -> Tensor:
-    """Mean and deviation of every feature over each organ: mean |difference| of result R [N, H, W] and style S.
+    """First and second moments of the features over each organ: |difference| of result R [N, H, W] and style S.
 
-    In units of the style's own, so that all layers and organs weigh alike. S may be of another size. The style of AdaIN
-    (Huang and Belongie, arXiv 1703.06868), organ by organ: 2 N numbers, where a Gram matrix of a small organ has N^2
-    from few pixels. Organs below ``min_area`` pixels in either are left out.
+    Means and deviations, the style of AdaIN (Huang and Belongie, arXiv 1703.06868), and Gram matrices (3), the paper's,
+    organ by organ. Both in units of the style's own and without squares, so that all layers and organs weigh alike, and
+    no feature more than its share. S may be of another size. Organs below ``min_area`` pixels in either are left out.
     """
     both = [(a, b) for a, b in zip(r.gather(R), s.gather(S), strict=True) if min(len(a), len(b)) >= min_area]
-    moments = [(_moments(a), _moments(b)) for a, b in both]
-    losses = [(a - b).abs().mean() / b.mean().clamp(min=1e-6) for a, b in moments]
+    losses = [
+        sum(((of_a - of_b).abs().sum() / of_b.abs().sum().clamp(min=1e-6) for of_a, of_b in pairs), R.new_zeros(()))
+        for pairs in (zip(_moments(a), _moments(b), strict=True) for a, b in both)
+    ]
     return torch.stack(losses).mean() if losses else R.new_zeros(())
 
 
-def _moments(rows: Tensor) -> Tensor:
-    """[area, N] -> means and deviations [2, N]; of constant rows, too, with a gradient that is a number."""
-    return torch.stack([rows.mean(0), (rows.var(0, correction=0) + 1e-6).sqrt()])
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """[area, N] -> means and deviations [2, N], Gram matrix [N, N]."""
+    deviations = (rows.var(0, correction=0) + 1e-6).sqrt()  # of constant rows, too, with a gradient that is a number
+    return torch.stack([rows.mean(0), deviations]), gram(rows.mT) / len(rows)
 
 
 def code_loss(measured: Tensor, asked: Tensor) -> Tensor:
@@ -235,12 +238,12 @@ def code_loss(measured: Tensor, asked: Tensor) -> Tensor:
     return (measured[both] - asked[both]).abs().sum() / max(1, len(measured))
 
 
-def coarse_loss(x: Tensor, target: Tensor, pixels: int = 4) -> Tensor:
-    """Mean |difference| of x and target [1, 1, S, S], both averaged over squares of ``pixels``: layout without texture.
+def coarse_loss(x: Tensor, target: Tensor, squares: int = 32) -> Tensor:
+    """Mean |difference| of x and target [1, 1, S, S], both averaged over so many squares a side: layout, no texture.
 
     A difference pixel by pixel is least for the median of all textures, which is smooth: noise would be unlearned.
     """
-    return (F.avg_pool2d(x, pixels) - F.avg_pool2d(target, pixels)).abs().mean()
+    return (F.adaptive_avg_pool2d(x, squares) - F.adaptive_avg_pool2d(target, squares)).abs().mean()
 
 
 def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ From 8 x 8 up, each block enlarges by two, convolves, adds noise, and scales and
 organ says: modulation by region as in SEAN (Zhu et al., arXiv 1911.12861) and CLADE (Tan et al., arXiv 2012.04644),
 noise with a gain per organ, scale and channel after StyleGAN (Karras et al., arXiv 1812.04948). The last layer scores
 how bright each pixel is among those of its organ; its HU is the style's quantile of that score. So HU are the style's
-by construction, also for a style never seen, and what is learned is where in an organ the bright and the dark lie.
+by construction, also for a style never seen, and what is learned is where in an organ the bright and the dark lie. In
+use, a score is the pixel's rank in its organ, and the HU are the style's exactly. Ranks have no useful derivative: in
+training, scores have the mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -137,7 +139,10 @@ class StyleGenerator(nn.Module):
             h = enlarged(F.interpolate(h, size=(side, side), mode="nearest"), here, styles, noise)
             h = refined(h, here, styles, noise)
         with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
-            return in_style(normal_scores(self.score(h.float()), shares), shares, self.normalized.filled(codes))
+            scores = normal_scores(self.score(h.float()), shares)
+            if not self.training:
+                scores = ranked(scores, shares)
+            return in_style(scores, shares, self.normalized.filled(codes))
 
 
 def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
@@ -151,6 +156,20 @@ def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
 
     centered = h - mean(h)
     return centered * (mean(centered.square()) + 1e-4).rsqrt()
+
+
+def ranked(scores: Tensor, shares: Tensor) -> Tensor:
+    """Scores [N, 1, S, S] as normal scores of their rank within each organ (van der Waerden 1952): exactly normal.
+
+    Outside, the first organ, they stay: how much of it is the body's edge isn't the style's to say.
+    """
+    result = scores.clone()
+    for image, of_image, organs in zip(scores.flatten(1), result.flatten(1), shares.flatten(2), strict=True):
+        for share in organs[1:]:
+            inside = share.nonzero()[:, 0]
+            order = inside[image[inside].argsort(stable=True)]
+            of_image[order] = torch.special.ndtri((torch.arange(len(order), device=order.device) + 0.5) / len(order))
+    return result
 
 
 def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Trainer:
         G, D, phi = self._networks(size, weights)
         self.G = placed(G, self.device, channels_last=False)
         # What becomes the model.
-        self.G_average = copy.deepcopy(self.G).requires_grad_(False) if preset.average_steps > 1 else self.G
+        self.G_average = copy.deepcopy(self.G).requires_grad_(False).eval() if preset.average_steps > 1 else self.G
         self.D = placed(D, self.device, channels_last=False)
         self.phi = placed(phi.to(getattr(torch, computing.precision)), self.device)
         self._learning = list(self.G.parameters())

@@ -11,7 +11,9 @@ _ATTRIBUTE = ATTRIBUTE_PREFIX + "Training"
 _STEP = "step"  # the column
 _COLORS = {  # by loss: Tol's palette for the color-blind
     "style": (0.93, 0.40, 0.47),
+    "moments": (0.93, 0.40, 0.47),
     "content": (0.13, 0.53, 0.20),
+    "coarse": (0.13, 0.53, 0.20),
     "adversarial": (0.27, 0.47, 0.67),
     "discriminator": (0.40, 0.80, 0.93),
 }
@@ -69,8 +71,11 @@ def lossTitle(loss: str) -> str:
     """What people call a loss."""
     titles = {
         "adversarial": _("Adversarial"),
+        "coarse": _("Layout"),
+        "code": _("Style code"),
         "content": _("Content"),
         "discriminator": _("Discriminator"),
+        "moments": _("Style"),
         "style": _("Style"),
         "total_variation": _("Total variation"),
     }

@@ -14,6 +14,7 @@ from CTStyleGenCore.style_generator import (
     Waves,
     in_style,
     normal_scores,
+    ranked,
 )
 
 THORAX = load_anatomy("thorax")
@@ -87,6 +88,32 @@ def test_normal_scores_have_every_style_by_its_quantiles() -> None:
         inside = scores[0, 0][labels[0] == organ]
         assert inside.mean().abs() < 1e-3 and abs(inside.std() - 1) < 1e-2
     torch.testing.assert_close(measured, codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.03)
+
+
+def test_by_rank_every_style_is_met_whatever_the_scores_are() -> None:
+    torch.manual_seed(0)
+    labels = quarters(128)
+    labels[:, :8] = 0
+    shares = OrganShares(GRAYS)(y_of(labels))
+    skewed = normal_scores(torch.randn(1, 1, 128, 128).exp(), shares)
+    scores = ranked(skewed, shares)
+    codes = measure_codes(torch.rand(1, 128, 128) ** 3, labels, 6)[None].nan_to_num()
+    measured, before = (measure_codes(in_style(s, shares, codes)[0], labels, 6) for s in (scores, skewed))
+    close = (measured - codes[0])[1:5, : len(LEVELS)].abs().max(), (before - codes[0])[1:5, : len(LEVELS)].abs().max()
+    assert close[0] < 0.002 < 0.1 < close[1]
+    for label in range(1, 5):  # what was brighter stays so
+        order = skewed[0, 0][labels[0] == label].argsort()
+        assert (scores[0, 0][labels[0] == label][order].diff() >= 0).all()
+    outside = labels[0] == 0
+    assert torch.equal(scores[0, 0][outside], skewed[0, 0][outside])
+
+
+def test_in_use_hu_are_the_styles_exactly() -> None:
+    G, labels = generator(), quarters()
+    codes = measure_codes(torch.rand(1, *labels.shape[1:]), labels, 6)[None].nan_to_num()
+    x = G.eval()(y_of(labels), torch.randn(1, 200), codes)
+    measured = measure_codes(x[0], labels, 6)
+    torch.testing.assert_close(measured[1:5, : len(LEVELS)], codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.02)
 
 
 def test_waves_are_band_limited_noise_that_says_nothing_of_the_place() -> None:

@@ -82,7 +82,7 @@ def test_each_loss_is_0_for_what_it_asks_and_more_else() -> None:
     x = R[:1, None]
     assert coarse_loss(x, x) == 0 and coarse_loss(x, x + 0.5).item() == pytest.approx(0.5)
     stripes = torch.tensor([0.1, -0.1]).repeat(8).expand(1, 1, 16, 16)
-    assert coarse_loss(x, x + stripes) < 1e-6  # texture is no layout
+    assert coarse_loss(x, x + stripes, 4) < 1e-6  # texture is no layout
     codes = torch.tensor([[0.0, 1.0], [2.0, torch.nan]])
     assert code_loss(codes, codes) == 0 and code_loss(codes, codes + 1).item() == pytest.approx(3 / 2)
 
