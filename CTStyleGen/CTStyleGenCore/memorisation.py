@@ -42,33 +42,32 @@ Draw = Callable[[TrainingSlice, Tensor, TrainingSlice], Tensor]
 # --- the metric -------------------------------------------------------------------------------------------------------
 
 
-def details(hu: Tensor, labels: Tensor) -> Tensor:
-    """The detail inside organs of slices [K, S, S], S >= 64, with organ labels: [K, 64, 64], each of norm 1.
+def detail(hu: Tensor, labels: Tensor) -> Tensor:
+    """The detail inside organs of a slice, float32 [S, S], S >= 64, with int64 organ labels: [64, 64], of norm 1.
 
     From each organ's HU their trend in that organ is taken off; pixels that are not wholly in one organ are 0.
     """
     small = _shrunk(hu.clamp(*_BODY_HU))
-    detail = torch.zeros_like(small)
-    for organ in labels.unique().tolist():
+    found = torch.zeros_like(small)
+    for organ in labels.flatten().bincount().nonzero().flatten().tolist():
         if organ:  # not outside
-            inside = (_shrunk((labels == organ).to(hu.dtype)) > _INSIDE).to(hu.dtype)
-            detail += inside * (small - _smoothed(small * inside) / _smoothed(inside).clamp(min=1e-6))
-    norm = detail.flatten(1).norm(dim=1).clamp(min=_FLAT_HU * _THUMBNAIL)
-    return detail / norm[:, None, None]
+            inside = (_shrunk((labels == organ).float()) > _INSIDE).float()
+            found += inside * (small - _smoothed(small * inside) / _smoothed(inside).clamp(min=1e-6))
+    return found / found.norm().clamp(min=_FLAT_HU * _THUMBNAIL)
 
 
-def _shrunk(slices: Tensor) -> Tensor:
-    """slices [K, S, S] -> [K, 64, 64]"""
-    return F.interpolate(slices[:, None], [_THUMBNAIL] * 2, mode="bilinear", antialias=True)[:, 0]
+def _shrunk(image: Tensor) -> Tensor:
+    """[S, S] -> [64, 64]"""
+    return F.interpolate(image[None, None], [_THUMBNAIL] * 2, mode="bilinear", antialias=True)[0, 0]
 
 
-def _smoothed(slices: Tensor) -> Tensor:
-    """slices [K, H, W], convolved with a Gaussian."""
+def _smoothed(image: Tensor) -> Tensor:
+    """An image [H, W], convolved with a Gaussian."""
     reach = round(3 * _DETAIL_PIXELS)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=slices.dtype) / _DETAIL_PIXELS) ** 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / _DETAIL_PIXELS) ** 2)
     kernel /= kernel.sum()
-    rows = F.conv2d(slices[:, None], kernel[None, None, :, None], padding=(reach, 0))
-    return F.conv2d(rows, kernel[None, None, None], padding=(0, reach))[:, 0]
+    rows = F.conv2d(image[None, None], kernel[None, None, :, None], padding=(reach, 0))
+    return F.conv2d(rows, kernel[None, None, None], padding=(0, reach))[0, 0]
 
 
 def distances(details: Tensor, others: Tensor) -> Tensor:
@@ -129,8 +128,7 @@ def measured(data: TrainingData, draw: Draw, anatomy: Anatomy, noise_size: int, 
     hu = HuRange()
 
     def seen(slices: Sequence[TrainingSlice]) -> Tensor:
-        x, labels = torch.cat([one.x[0] for one in slices]), torch.stack([one.labels for one in slices])
-        return details(hu.to_hu(x), labels)
+        return torch.stack([detail(hu.to_hu(one.x[0, 0]), one.labels) for one in slices])
 
     first = len(data.contents) << 32  # after all draws of any run
     contents, made = [], []
@@ -145,10 +143,10 @@ def measured(data: TrainingData, draw: Draw, anatomy: Anatomy, noise_size: int, 
     of_each_case = {one.case_id: one for one in data.slices}.values()  # so that all have others to be compared with
     known = list({id(one): one for one in (*_spread(data.slices, _COMPARED), *of_each_case, *contents)}.values())
     real = _spread(data.slices, _REAL)
-    details_known = seen(known)
-    nearest = distances(seen(made), details_known).amin(1)
+    details = seen(known)
+    nearest = distances(seen(made), details).amin(1)
     same_case = torch.tensor([[one.case_id == other.case_id for other in known] for one in real])
-    nearest_real = distances(seen(real), details_known).masked_fill(same_case, math.inf).amin(1)
+    nearest_real = distances(seen(real), details).masked_fill(same_case, math.inf).amin(1)
     medians = (values.median().item() for values in (nearest, nearest_real))
     shares = (near_copies(values) for values in (nearest, nearest_real))
     return Memorisation(len(made), len(known), *medians, *shares)

@@ -52,9 +52,8 @@ class Rulers:
 
 def _details(pictures: Sequence[Picture]) -> Tensor:
     """[K, 64, 64]"""
-    arrays = (np.stack([getattr(picture, name) for picture in pictures]) for name in ("hu", "labels"))
-    hu, labels = (torch.from_numpy(array) for array in arrays)
-    return memorisation.details(hu.float(), labels)
+    pairs = [(torch.from_numpy(picture.hu).float(), torch.from_numpy(picture.labels).long()) for picture in pictures]
+    return torch.stack([memorisation.detail(hu, labels) for hu, labels in pairs])
 
 
 def trained_segmenter(

@@ -11,7 +11,7 @@ import torch
 from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.augmentation import Pose
 from CTStyleGenCore.devices import Computing
-from CTStyleGenCore.memorisation import NEAR, Memorisation, details, distances, measured, near_copies
+from CTStyleGenCore.memorisation import NEAR, Memorisation, detail, distances, measured, near_copies
 from CTStyleGenCore.model_file import read_card
 from CTStyleGenCore.perceptual import random_weights
 from CTStyleGenCore.presets import load_preset
@@ -47,7 +47,7 @@ def people() -> list[TrainingSlice]:
 
 
 def seen(slices: list[TrainingSlice]) -> Tensor:
-    return details(HuRange().to_hu(torch.cat([one.x[0] for one in slices])), torch.stack([s.labels for s in slices]))
+    return torch.stack([detail(HuRange().to_hu(one.x[0, 0]), one.labels) for one in slices])
 
 
 # --- the metric -------------------------------------------------------------------------------------------------------
@@ -82,8 +82,7 @@ def test_a_persons_outlines_alone_are_no_copy(people: list[TrainingSlice]) -> No
 
 
 def test_flat_organs_have_no_detail(people: list[TrainingSlice]) -> None:
-    flat = MEANS[people[0].labels][None]
-    assert details(flat, people[0].labels[None]).abs().max() < 1e-3
+    assert detail(MEANS[people[0].labels], people[0].labels).abs().max() < 1e-3
 
 
 # --- at the end of a training -----------------------------------------------------------------------------------------
@@ -164,7 +163,9 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(cases: Path, folder: Path, preset: str) -> tuple[dict, dict]:
     """The card's finding, and the event's."""
     styles = () if preset == "styles" else ("A",)
-    options = TrainingOptions(cases, styles, folder / "m.ctstyle", 64, steps=1, computing=Computing())
+    options = TrainingOptions(
+        cases, styles, folder / "m.ctstyle", 64, steps=1, slices_per_case=1, computing=Computing()
+    )
     events: list[dict] = []
     train(options, load_preset(preset), random_weights(), events.append, lambda: False)
     return read_card(folder / "m.ctstyle")["memorisation"], events[-1]
