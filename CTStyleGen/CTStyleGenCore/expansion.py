@@ -60,6 +60,9 @@ _WORDS = {  # for what a plan tells, where another one is asked for than was beg
     "model": "another model",
     "version": "another version of CTStyleGen",
 }
+_NEAR_COPIES = (
+    "The model draws near copies of its training slices (see its card): don't share the data set as anonymous."
+)
 _SHEET_IMAGES, _TILE = 24, 160  # of the contact sheet; pixels a side
 _SHEET_COLUMNS = 4
 _SHEET_WINDOW = (-1000.0, 500.0)  # HU that are black and white
@@ -165,6 +168,8 @@ def expand(
     All input is checked before anything is written. An image whose anatomy can't be varied plausibly is left out, and
     told. Raises InputError for bad input or a full disk, OutOfMemory, and Stopped, after which ``resume`` goes on.
     """
+    from .memorisation import draws_near_copies
+
     ranks = ranks or Ranks()
     job = _Job(options, model)
     ranks.wait()  # nobody writes before all have checked
@@ -173,6 +178,8 @@ def expand(
     try:
         job.begin(ranks.first)
         report({"event": "started", "images": len(job.items), "mine": len(mine), "cases": len(job.contents)})
+        if draws_near_copies(model.card):
+            report({"event": "notice", "message": _NEAR_COPIES})
         job.make(mine, report, stopping)
     except (InputError, Stopped, OutOfMemory) as error:
         ended = error

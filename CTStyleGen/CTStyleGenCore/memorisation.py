@@ -7,7 +7,7 @@ After S. U. H. Dar et al., arXiv 2402.01054, who compare images with their neare
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -117,6 +117,13 @@ class Memorisation:
     def card(self) -> dict[str, Any]:
         """As the model card has it, JSON-ready."""
         return {name: round(value, 4) for name, value in asdict(self).items()} | {"told": self.told}
+
+
+def draws_near_copies(card: Mapping[str, Any]) -> bool:
+    """Whether a model's training has told so in its card; older cards say nothing."""
+    told = card.get("memorisation")
+    copies = told.get("copies") if isinstance(told, Mapping) else None
+    return isinstance(copies, int | float) and copies > 0
 
 
 def measured(data: TrainingData, draw: Draw, anatomy: Anatomy, noise_size: int, seed: int) -> Memorisation:

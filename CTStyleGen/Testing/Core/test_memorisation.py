@@ -11,11 +11,21 @@ import torch
 from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.augmentation import Pose
 from CTStyleGenCore.devices import Computing
-from CTStyleGenCore.memorisation import NEAR, Memorisation, detail, distances, measured, near_copies
+from CTStyleGenCore.expansion import ExpansionOptions, expand
+from CTStyleGenCore.memorisation import (
+    NEAR,
+    Memorisation,
+    detail,
+    distances,
+    draws_near_copies,
+    measured,
+    near_copies,
+)
 from CTStyleGenCore.model_file import read_card
 from CTStyleGenCore.perceptual import random_weights
 from CTStyleGenCore.presets import load_preset
 from CTStyleGenCore.slices import HuRange, gray_map
+from CTStyleGenCore.synthesis import Model
 from CTStyleGenCore.trainer import Trainer
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.training_data import TrainingData, TrainingSlice
@@ -176,6 +186,8 @@ def test_train_tells_what_it_found(cases: Path, tmp_path: Path, preset: str) -> 
     card, event = trained(cases, tmp_path, preset)
     assert card["copies"] == 0 and card["distance"] > NEAR and "None of 16" in card["told"]
     assert event == {"event": "memorisation", **card, "message": card["told"]}
+    if preset == "quick":
+        assert of_a_data_set(cases, tmp_path) == []
 
 
 def test_train_tells_of_near_copies(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,3 +195,17 @@ def test_train_tells_of_near_copies(cases: Path, tmp_path: Path, monkeypatch: py
     card, event = trained(cases, tmp_path, "paper")
     assert card["copies"] >= 0.5  # where warped, noise is interpolated away
     assert "don't share" in card["told"] and event["message"] == card["told"]
+    assert sum("near copies" in message for message in of_a_data_set(cases, tmp_path)) == 1
+
+
+def of_a_data_set(cases: Path, folder: Path) -> list[str]:
+    """What `expand` says of one made by the model."""
+    events: list[dict] = []
+    model = Model(folder / "m.ctstyle", "cpu")
+    expand(ExpansionOptions(cases, 1, folder / "set", 0.0), model, events.append, lambda: False)
+    return [event["message"] for event in events if event["event"] == "notice"]
+
+
+@pytest.mark.parametrize("told", [None, [], {}, {"copies": "1"}, {"copies": None}, {"copies": 0.0}])
+def test_a_card_that_tells_of_no_near_copies(told: object) -> None:
+    assert not draws_near_copies({}) and not draws_near_copies({"memorisation": told})
