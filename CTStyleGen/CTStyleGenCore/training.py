@@ -19,8 +19,8 @@ from .devices import Computing, memory_told
 from .errors import InputError, Stopped, TrainingFailed
 from .files import require_place
 from .label_check import misfits
-from .model_file import write_model
 from .memorisation import measured
+from .model_file import write_model
 from .networks import is_valid_size
 from .perceptual import FeatureWeights
 from .png import write_png
@@ -111,10 +111,10 @@ def train(
         slices = (options.epochs or preset.epochs) * len(data.contents)
         total = options.steps or math.ceil(slices / trainer.global_batch)
         losses = run.go_on(total, options.checkpoint_seconds, stopping)
-    if ranks.first:
         if ranks.first:
             run.check_weights()
             found = measured(trainer.data, trainer.drawn, anatomy, preset.noise_size, options.seed)
+    if ranks.first:
         report({"event": "memorisation", **found.card(), "message": found.told})
         card = _card(trainer, run.description, losses, hu) | {"memorisation": found.card()}
         write_model(options.output, trainer.G_average.state_dict(), card)

@@ -50,7 +50,7 @@ def model(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran = command(*train_arguments(cases, path, "--preset", "paper", "--steps", 3, "--json"))
     assert ran.returncode == 0, ran.stderr
     events = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [e["event"] for e in events if e["event"] != "progress"] == ["calibrated", "done"]
+    assert [e["event"] for e in events if e["event"] != "progress"] == ["calibrated", "memorisation", "done"]
     assert events[-1]["outputs"] == [str(path)]
     return path
 
