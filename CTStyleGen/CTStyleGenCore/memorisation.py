@@ -21,7 +21,7 @@ from .slices import HuRange
 from .training_data import TrainingData, TrainingSlice
 
 # Nearer is a near copy: a detail with a correlation above one half. Of twelve real patients no two have slices nearer
-# than 0.53 (docs/trust.md).
+# than 0.55 (docs/trust.md).
 NEAR = 0.5
 
 _THUMBNAIL = 64  # pixels

@@ -129,6 +129,7 @@ def written(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("info", out / "m.ctstyle"),
         ("synthesize", *model, "--segmentation", labels, *cpu, "--output", out / "a.nrrd"),
         ("synthesize", *model, "--segmentation", labels, *cpu, "--output", out / "b.nii.gz"),
+        ("synthesize", *model, "--segmentation", labels, *cpu, "--output", out / "c.mha"),
         ("vary", *moved, "--count", 1, "--amount", 0, "--way", "deform", "--json", "--output", out / "varied"),
         ("expand", *model, "--cases", cases, "--per-case", 1, "--amount", 0, "--dicom", *cpu, "--output", out / "set"),
         ("evaluate", *model, "--cases", unseen, "--train-cases", cases, *board, "--device", "cpu"),
@@ -155,7 +156,7 @@ def contents(file: Path) -> Iterator[bytes]:
 
 def test_nothing_written_names_the_patient_or_the_place(written: Path, cases: Path) -> None:
     files = [file for file in written.rglob("*") if file.is_file()]
-    kinds = {".ctstyle", ".checkpoint", ".png", ".nrrd", ".gz", ".dcm", ".json", ".csv", ".html", ".txt"}
+    kinds = {".ctstyle", ".checkpoint", ".png", ".nrrd", ".gz", ".dcm", ".json", ".csv", ".html", ".mha", ".txt"}
     assert kinds <= {file.suffix for file in files}
     assert b'"event": "memorisation"' in (written / "printed.txt").read_bytes()
     for file in files:
@@ -261,7 +262,8 @@ def test_what_is_said_of_a_broken_file_names_nobody(fault: str, tmp_path: Path) 
 
 
 def test_everything_made_says_that_it_is_synthetic(written: Path) -> None:
-    assert header(written / "a.nrrd")["CTStyleGen.Synthetic"] == "YES"
+    for name in ("a.nrrd", "c.mha"):
+        assert header(written / name)["CTStyleGen.Synthetic"] == "YES"
     for path in (written / "b.nii.gz", *(written / "set").rglob("*.nii.gz")):
         assert gzip.decompress(path.read_bytes())[148:228].startswith(b"SYNTHETIC CTStyleGen"), path
     dicom = [pydicom.dcmread(path) for path in (written / "set" / "dicom").rglob("*.dcm")]
