@@ -299,7 +299,7 @@ def header(path: Path) -> dict[str, str]:
 
 
 def test_it_is_said_to_be_for_research_use_only(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the README, the command, the model, its data sets, their DICOM, and the board; the module: test_extension.py."""
+    """By README, command, model, data set, its DICOM, and board; by the module: test_extension.py."""
     readme = Path(__file__).parents[3] / "README.md"
     with pytest.raises(SystemExit):
         main(["--help"])
