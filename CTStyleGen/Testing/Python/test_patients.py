@@ -86,6 +86,7 @@ class SceneTest(PatientsTestCase):
 class ChildTest(PatientsTestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.model = tinyModel()  # not in the temporary folder of one test
         self.seen: dict[str, bytes] = {}  # files of temporary folders, as they are removed
         cleanup = PrivateFolder.cleanup
 
@@ -101,8 +102,7 @@ class ChildTest(PatientsTestCase):
             self.addCleanup(patcher.stop)
 
     def test_synthesized(self) -> None:
-        options = {"model": tinyModel(), "device": "cpu"}
-        node = CTStyleGenLogic().synthesize(self.segmentation, self.volume, **options)
+        node = CTStyleGenLogic().synthesize(self.segmentation, self.volume, model=self.model, device="cpu")
         self.assertAnonymous(node)
         self.assertSeen("labels.nrrd", "ct.nrrd")
 
