@@ -23,6 +23,8 @@ from .training_data import TrainingData, TrainingSlice
 # Nearer is a near copy: a detail with a correlation above one half. Of twelve real patients no two have slices nearer
 # than 0.55 (docs/trust.md).
 NEAR = 0.5
+NEAR_COPIES, NEARER, NONE = "near copies", "nearer than real slices", "none"  # what may be found
+_NEARER = 0.9  # of the distance of real slices
 
 _THUMBNAIL = 64  # pixels
 _BODY_HU = (-1000.0, 400.0)  # what a thumbnail shows
@@ -103,27 +105,39 @@ class Memorisation:
     real_copies: float
 
     @property
+    def finding(self) -> str:
+        """NEAR_COPIES, NEARER (than slices of different cases are to each other: some detail is known), or NONE."""
+        if self.copies:
+            return NEAR_COPIES
+        return NEARER if self.distance < _NEARER * self.real_distance else NONE
+
+    @property
     def told(self) -> str:
         """The finding in a sentence."""
         of = f"of {self.images} images drawn from training maps"
-        if self.copies:
+        if self.finding == NEAR_COPIES:
             count = round(self.copies * self.images)
             return (
                 f"The model draws near copies of training slices ({count} {of}): don't share it or its images as "
                 "anonymous."
             )
+        if self.finding == NEARER:
+            return (
+                f"None {of} is a near copy of a training slice, but they are nearer to them ({self.distance:.2f}) than "
+                f"slices of different cases to each other ({self.real_distance:.2f}): some detail may be theirs."
+            )
         return f"None {of} is a near copy of a training slice."
 
     def card(self) -> dict[str, Any]:
         """As the model card has it, JSON-ready."""
-        return {name: round(value, 4) for name, value in asdict(self).items()} | {"told": self.told}
+        found = {name: round(value, 4) for name, value in asdict(self).items()}
+        return found | {"finding": self.finding, "told": self.told}
 
 
 def draws_near_copies(card: Mapping[str, Any]) -> bool:
     """Whether a model's training has told so in its card; older cards say nothing."""
     told = card.get("memorisation")
-    copies = told.get("copies") if isinstance(told, Mapping) else None
-    return isinstance(copies, int | float) and copies > 0
+    return isinstance(told, Mapping) and told.get("finding") == NEAR_COPIES
 
 
 def measured(data: TrainingData, draw: Draw, anatomy: Anatomy, noise_size: int, seed: int) -> Memorisation:

@@ -100,20 +100,26 @@ def setModelsFolder(folder: str | Path) -> None:
 
 def nearCopiesText(card: Mapping[str, Any]) -> str:
     """Whether the model draws near copies of its training slices, in a sentence or two, as the training has found."""
-    told = card.get("memorisation")
-    names = ("images", "copies", "distance", "real_distance")
-    found: list[Any] = [told.get(name) for name in names] if isinstance(told, Mapping) else []
-    if not found or not all(isinstance(value, int | float) and 0 <= value < _LARGEST for value in found):
+    found = card.get("memorisation")
+    told: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    values = {name: told.get(name) for name in ("images", "copies", "distance", "real_distance")}
+    if not all(isinstance(value, int | float) and 0 <= value < _LARGEST for value in values.values()):
         return _("not measured.")
-    images, copies, distance, real = found
-    if copies:
-        return _(
+    texts = {
+        "near copies": _(
             "{count} of {images} images drawn from training maps. Don't share the model or its images as anonymous."
-        ).format(count=round(copies * images), images=round(images))
-    return _(
-        "none of {images} images drawn from training maps, at a median distance of {distance:.2f} to the nearest "
-        "training slice (0: a copy; slices of different cases: {real:.2f}). A sample, no proof."
-    ).format(images=round(images), distance=distance, real=real)
+        ),
+        "nearer than real slices": _(
+            "none of {images} images drawn from training maps, but they are nearer to training slices ({distance:.2f}; "
+            "0: a copy) than slices of different cases to each other ({real_distance:.2f}): some detail may be theirs."
+        ),
+        "none": _(
+            "none of {images} images drawn from training maps, at a median distance of {distance:.2f} to the nearest "
+            "training slice (0: a copy; slices of different cases: {real_distance:.2f}). A sample, no proof."
+        ),
+    }
+    text = texts.get(str(told.get("finding")), _("not measured."))
+    return text.format(count=round(told["copies"] * told["images"]), **values)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

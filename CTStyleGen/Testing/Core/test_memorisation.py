@@ -125,6 +125,14 @@ def test_one_that_makes_its_own_detail_is_not(people: list[TrainingSlice]) -> No
     assert told.told == "None of 16 images drawn from training maps is a near copy of a training slice."
 
 
+def test_images_nearer_than_real_slices_are_told() -> None:
+    """Half known by heart is no near copy, but not nothing."""
+    told = Memorisation(16, 3, 0.62, 0.77, 0.0, 0.0)
+    assert told.finding == "nearer than real slices" and "nearer to them (0.62)" in told.told
+    assert replace(told, distance=0.75).finding == "none"
+    assert replace(told, copies=0.1).finding == "near copies"
+
+
 def test_some_copies_among_many_are_told(people: list[TrainingSlice]) -> None:
     """One person alone is known by heart."""
 
@@ -206,6 +214,6 @@ def of_a_data_set(cases: Path, folder: Path) -> list[str]:
     return [event["message"] for event in events if event["event"] == "notice"]
 
 
-@pytest.mark.parametrize("told", [None, [], {}, {"copies": "1"}, {"copies": None}, {"copies": 0.0}])
+@pytest.mark.parametrize("told", [None, [], {}, "near copies", {"finding": None}, {"finding": "none"}])
 def test_a_card_that_tells_of_no_near_copies(told: object) -> None:
     assert not draws_near_copies({}) and not draws_near_copies({"memorisation": told})

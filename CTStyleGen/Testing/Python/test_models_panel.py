@@ -110,17 +110,20 @@ class ModelsTest(ModelsPanelTestCase):
         return self.ui.cardLabel.text
 
     def test_near_copies_of_training_slices(self) -> None:
-        found = {"images": 16, "copies": 0.1875, "distance": 0.31, "real_distance": 0.72}
+        found = {"images": 16, "copies": 0.1875, "distance": 0.31, "real_distance": 0.72, "finding": "near copies"}
         text = self.cardTold(memorisation=found)
         self.assertIn("3 of 16 images drawn from training maps. Don&#x27;t share the model or its images as", text)
-        text = self.cardTold(memorisation=found | {"copies": 0.0, "distance": 0.77})
+        text = self.cardTold(memorisation=found | {"copies": 0.0, "finding": "nearer than real slices"})
+        self.assertIn("none of 16 images drawn from training maps, but they are nearer to training slices (0.31", text)
+        text = self.cardTold(memorisation=found | {"copies": 0.0, "distance": 0.77, "finding": "none"})
         self.assertIn("none of 16 images drawn from training maps, at a median distance of 0.77", text)
         self.assertIn("different cases: 0.72). A sample, no proof.", text)
 
     def test_near_copies_that_no_training_has_told(self) -> None:
         """Cards of older versions, and of anybody's making."""
-        whole = {"images": 16, "copies": 0.1, "distance": 0.3, "real_distance": 0.7}
+        whole = {"images": 16, "copies": 0.1, "distance": 0.3, "real_distance": 0.7, "finding": "none"}
         odd = [{}, [], 3, None, "none", {"images": 16}, *(whole | {"copies": odd} for odd in (-1, "0", None, 1e300))]
+        odd += [whole | {"finding": value} for value in (None, [], {}, "all")]
         for text in (self.cardTold(), *(self.cardTold(memorisation=told) for told in odd)):
             self.assertIn("<b>Near copies of training slices:</b> not measured.", text)
 
