@@ -32,6 +32,7 @@ class TrainPanelTestCase(ModuleTestCase):
         self.panel = next(panel for panel in self.module.panels if isinstance(panel, TrainPanel))
         self.addCleanup(self.endAll)
         self.ui, self.parameters = self.panel.ui, self.panel.parameters
+        self.parameters.trainPreset = "paper"  # one style has to be chosen
 
     def endAll(self) -> None:
         for training_ in self.module.logic.trainings():

@@ -371,7 +371,7 @@ class FolderTest(TrainingTestCase):
 
     def left(self, events: str) -> Training:
         folder = self.folder / "training" / "chest"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         asked = {"model": str(self.folder / "chest.ctstyle"), "started": "2026-01-01T00:00:00", "options": {}}
         (folder / "training.json").write_text(json.dumps(asked))
         (folder / "events.jsonl").write_text(events)
@@ -388,6 +388,22 @@ class FolderTest(TrainingTestCase):
     def test_never_begun(self) -> None:
         run = self.left("")
         self.assertEqual((run.state, run.message), (State.FAILED, "The training was never begun: discard it."))
+
+    def test_a_clock_that_was_put_back_or_forward(self) -> None:
+        """A run that began at another time, by the clock, and never said so: it has ended, whenever that was."""
+        for seconds, state in ((-1e7, State.FAILED), (1e7, State.FAILED), (5, State.RUNNING)):  # 5: just now
+            run = self.left(json.dumps({"event": "run", "time": time.time() + seconds}) + "\n")
+            self.assertIs(run.state, state)
+
+    def test_a_download_tells_of_bytes(self) -> None:
+        run = self.left('{"event": "run", "time": 0}\n{"event": "progress", "done": 1, "total": 9, "unit": "B"}\n')
+        self.assertEqual((run.state, run.done), (State.FAILED, 0))
+
+    def test_another_slicer_discards_it(self) -> None:
+        run, other = self.left(""), self.logic.trainings()[0]
+        other.discard()
+        self.assertTrue(run.poll())
+        run.discard()
 
     def test_input_that_only_the_child_finds_at_fault(self) -> None:
         run = self.left(
