@@ -94,10 +94,10 @@ _STYLES = Preset(
     style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
     content_layers=(),
     # adversarial, moments, code, coarse
-    gradient_ratio=(0.05, 2.0, 2.0, 1.0),
+    gradient_ratio=(0.05, 3.0, 6.0, 6.0),
     generator_rate=2e-3,
     generator_betas=(0.0, 0.99),
-    discriminator_rate=4e-4,
+    discriminator_rate=2e-3,
     generator_updates_per_discriminator_update=1,
     poses=True,
     warp_mm=6.0,

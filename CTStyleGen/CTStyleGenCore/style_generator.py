@@ -1,31 +1,29 @@
 """One generator for many styles: every organ's look comes from a style code, given when the generator is used.
 
-From 8 x 8 up, each block enlarges by two, convolves, adds noise, and scales and shifts every pixel as the style of its
-organ says: modulation by region as in SEAN (Zhu et al., arXiv 1911.12861) and CLADE (Tan et al., arXiv 2012.04644),
-noise with a gain per organ, scale and channel after StyleGAN (Karras et al., arXiv 1812.04948). The last layer scores
-how bright each pixel is among those of its organ; its HU is the style's quantile of that score. So HU are the style's
-by construction, also for a style never seen, and what is learned is where in an organ the bright and the dark lie. In
-use, a score is the pixel's rank in its organ, and the HU are the style's exactly. Ranks have no useful derivative: in
-training, scores have the mean and the deviation of normal ones alone.
+From 8 x 8 up, each block enlarges by two, is told which organs are near, convolves, adds noise, and scales and shifts
+every pixel as the style of its organ says: modulation by region as in SEAN (Zhu et al., arXiv 1911.12861) and CLADE
+(Tan et al., arXiv 2012.04644), noise with a gain per organ, scale and channel after StyleGAN (Karras et al., arXiv
+1812.04948). The last layer scores how bright each pixel is among those of its organ; its HU is the style's quantile
+of that score. So HU are the style's by construction, also for a style never seen, and what is learned is where in an
+organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU are the style's
+exactly. Ranks have no useful derivative: in training, scores have the mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
-from .perceptual import Windows
 from .style_codes import CODE_SIZE, LEVELS
 
 _BOTTOM = 8  # side in pixels of the first block
 _STYLE_WIDTH = 64
+_SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
 _SCORES = [NormalDist().inv_cdf(level) for level in LEVELS]  # normal scores of the codes' quantiles
 
 
@@ -124,7 +122,8 @@ class StyleGenerator(nn.Module):
         widths = [max(24, min(128, 4096 // side)) for side in self.sides]
         self.start = nn.Conv2d(organs, widths[0], 3, padding=1)
         self.waves = nn.ModuleList(Waves(noise_size) for _ in self.sides)
-        self.enlarged = nn.ModuleList(_Modulated(a, b) for a, b in zip([widths[0], *widths], widths, strict=False))
+        blocks = zip([widths[0], *widths], widths, strict=False)
+        self.enlarged = nn.ModuleList(_Modulated(a + organs, b) for a, b in blocks)
         self.refined = nn.ModuleList(_Modulated(width, width) for width in widths)
         self.score = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
@@ -133,16 +132,27 @@ class StyleGenerator(nn.Module):
         shares = self.shares(y)
         by_organ = self.organ.expand(len(y), -1, -1)
         styles = self.style(torch.cat([self.normalized(codes), by_organ], dim=2))
-        h = self.start(F.adaptive_avg_pool2d(shares, self.sides[0]))
+        h, around = self.start(F.adaptive_avg_pool2d(shares, self.sides[0])), surroundings(shares)
         for side, waves, enlarged, refined in zip(self.sides, self.waves, self.enlarged, self.refined, strict=True):
             here, noise = F.adaptive_avg_pool2d(shares, side), waves(z, side)
-            h = enlarged(F.interpolate(h, size=(side, side), mode="nearest"), here, styles, noise)
+            near = F.interpolate(around, size=(side, side), mode="bilinear", antialias=True)
+            h = torch.cat([F.interpolate(h, size=(side, side), mode="nearest"), near], dim=1)
+            h = enlarged(h, here, styles, noise)
             h = refined(h, here, styles, noise)
         with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
             scores = normal_scores(self.score(h.float()), shares)
             if not self.training:
                 scores = ranked(scores, shares)
             return in_style(scores, shares, self.normalized.filled(codes))
+
+
+def surroundings(shares: Tensor) -> Tensor:
+    """How much there is of each organ around each of 32 x 32 squares, shares [N, O, S, S] -> [N, O, 32, 32].
+
+    Skin and ribs near or far tell fat from muscle. Known by every block, so that it need not be learned through all.
+    """
+    squares = F.adaptive_avg_pool2d(shares, _SURROUNDINGS)
+    return F.avg_pool2d(F.pad(squares, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
 
 
 def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
@@ -183,28 +193,3 @@ def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
     steps = torch.einsum("nohw,nok->nkhw", shares, quantiles.diff(dim=2))
     part = ((scores - knots[:, :-1]) / knots.diff(dim=1)).clamp(0, 1)  # of each step, at or below the score
     return torch.einsum("nohw,no->nhw", shares, quantiles[..., 0])[:, None] + (part * steps).sum(1, keepdim=True)
-
-
-class PatchDiscriminator(nn.Module):
-    """D(x, y, codes) -> a logit for every patch: is it a CT of this map, in this style?
-
-    A patch discriminator (Isola et al., arXiv 1611.07004), spectrally normalized (Miyato et al., arXiv 1802.05957). It
-    sees the CT through the windows, the map, and at every pixel the style code of its organ.
-    """
-
-    def __init__(self, grays: Sequence[int], windows: Windows) -> None:
-        super().__init__()
-        self.windows, self.shares, self.normalized = windows, OrganShares(grays), NormalizedCodes(len(grays))
-        self.code = nn.Linear(CODE_SIZE, 8)
-        widths = [3 + len(grays) + 8, 48, 96, 192]
-        layers: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            layers += [spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
-        layers += [spectral_norm(nn.Conv2d(192, 192, 3, padding=1)), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(192, 1, 3, padding=1)))
-
-    def forward(self, x: Tensor, y: Tensor, codes: Tensor) -> Tensor:
-        """x, y [N, 1, S, S], codes [N, O, CODE_SIZE] -> logits [N, 1, S / 8, S / 8]."""
-        shares = self.shares(y)
-        style = torch.einsum("nohw,noc->nchw", shares, self.code(self.normalized(codes)))
-        return self.layers(torch.cat([2 * self.windows(x) - 1, shares, style], dim=1))

@@ -15,19 +15,16 @@ import torch
 from torch import Tensor
 
 from .augmentation import varied
-from .losses import (
-    coarse_loss,
-    code_loss,
-    hinge_adversarial_loss,
-    hinge_discriminator_loss,
-    moment_loss,
-)
+from .losses import coarse_loss, code_loss, hinge_adversarial_loss, hinge_discriminator_loss, moment_loss
 from .perceptual import Features, FeatureWeights, Windows
 from .slices import HuRange
 from .style_codes import codes_to_json, measure_codes
-from .style_generator import PatchDiscriminator, StyleGenerator
+from .style_discriminator import FeatureDiscriminator
+from .style_generator import StyleGenerator
 from .trainer import Trainer
 from .training_data import Draw, TrainingSlice, slice_codes
+
+_UNIT_SLICES = 4  # of all cases, that tell how large features are
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,8 @@ class _Task:
 
     content: TrainingSlice  # a real CT and its map
     style: TrainingSlice  # whose look is asked for: the content's own, or another case's
-    content_codes: Tensor  # [1, organs, CODE_SIZE]
-    style_codes: Tensor
+    codes: Tensor  # of the style, [1, organs, CODE_SIZE]
+    z: Tensor  # [1, noise size]
 
     @property
     def own_style(self) -> bool:
@@ -51,14 +48,17 @@ class StyleTrainer(Trainer):
     terms = ("adversarial", "moments", "code", "coarse")
 
     def _networks(self, size: int, weights: FeatureWeights) -> tuple[Any, torch.nn.Module, torch.nn.Module]:
-        preset, windows = self.preset, Windows(self.hu)
-        grays = [organ.gray for organ in self.anatomy.organs]
-        G, D = StyleGenerator(size, grays, preset.noise_size), PatchDiscriminator(grays, windows)
+        preset, grays = self.preset, [organ.gray for organ in self.anatomy.organs]
+        phi = Features(weights, preset.style_layers, Windows(self.hu))
+        some = self.data.contents[:: math.ceil(len(self.data.contents) / _UNIT_SLICES)]
+        maps = phi(torch.cat([one.x for one in some]))
+        channels = {layer: maps[layer].shape[1] for layer in preset.style_layers}
+        G, D = StyleGenerator(size, grays, preset.noise_size), FeatureDiscriminator(grays, channels)
+        D.learn(maps)
         codes = torch.stack([slice_codes([one], self.anatomy) for one in self.data.contents])
         for normalized in (G.normalized, D.normalized):
             normalized.learn(codes)
-        D.eval()
-        return G, D, Features(weights, preset.style_layers, windows)
+        return G, D.eval(), phi
 
     def _optimizer_D(self) -> torch.optim.Optimizer:
         preset = self.preset
@@ -74,20 +74,11 @@ class StyleTrainer(Trainer):
 
     def train_step(self) -> dict[str, Tensor]:
         """One step. Returns the unweighted loss terms, detached scalars: means over the slices of the step."""
-        draws = self._draws()
-        tasks = [self._task(draw) for draw in draws]
-        y, x = (self._stacked([getattr(task.content, name) for task in tasks]) for name in ("y", "x"))
-        own, asked = (torch.cat([getattr(task, name) for task in tasks]) for name in ("content_codes", "style_codes"))
-        fake = self._made(y, self._stacked([draw.z for draw in draws]), asked)
-        self.D.train()  # spectral norms are brought up to date here alone, equally often in every process
-        loss = hinge_discriminator_loss(self._judged(x, y, own), self._judged(fake.detach(), y, asked))
-        self.D.eval()
-        self.optimizer_D.zero_grad(set_to_none=True)
-        loss.backward()
-        self._add_up(list(self.D.parameters()), {})
-        self.optimizer_D.step()
-        losses = {"discriminator": loss.detach()}
-        self._update_generator(self._terms(fake, tasks), losses)
+        tasks = [self._task(draw) for draw in self._draws()]
+        fake = self._made(tasks)
+        R, S = self._see(fake), self._style_features(tasks)
+        losses = {"discriminator": self._learn_to_tell(R, S, tasks)}
+        self._update_generator(self._terms(fake, R, S, tasks), losses)
         self.step += 1
         return losses
 
@@ -101,48 +92,66 @@ class StyleTrainer(Trainer):
         rng = np.random.default_rng([self.seed, 2, draw.number])
         content = self._varied(self._slice(draw), rng)
         style = content if draw.number % 2 == 0 else self._varied(self.data.styles[draw.style], rng)
-        return _Task(content, style, *(slice_codes([one], self.anatomy)[None] for one in (content, style)))
+        return _Task(content, style, slice_codes([style], self.anatomy)[None], draw.z.to(self.device))
 
     def _varied(self, one: TrainingSlice, rng: np.random.Generator) -> TrainingSlice:
         x = varied(one.x, one.labels, len(self.anatomy.organs), rng)
         return replace(one, x=x.to(self.device), y=one.y.to(self.device), labels=one.labels.to(self.device))
 
-    def _made(self, y: Tensor, z: Tensor, codes: Tensor) -> Tensor:
+    def _made(self, tasks: Sequence[_Task]) -> Tensor:
+        y, z, codes = (torch.cat(parts) for parts in zip(*((t.content.y, t.z, t.codes) for t in tasks), strict=True))
         with self.computing.passes():
             return self.G(y, z, codes).float()
 
-    def _judged(self, x: Tensor, y: Tensor, codes: Tensor) -> Tensor:
-        """D's logits, float32 [N, 1, s, s]."""
-        with self.computing.passes():
-            return self.D(x, y, codes).float()
+    @torch.no_grad()
+    def _style_features(self, tasks: Sequence[_Task]) -> dict[str, Tensor]:
+        """phi's maps [N, C, s, s] of the style slices."""
+        return self._see(torch.cat([task.style.x for task in tasks]))
 
-    def _terms(self, x: Tensor, tasks: Sequence[_Task]) -> list[Tensor]:
-        """The generator's terms, in the order of ``terms``: scalars, sums over the slices of x."""
-        seen = self._see(x)
-        rows = [
-            self._terms_of(x[i : i + 1], {layer: maps[i] for layer, maps in seen.items()}, task)
-            for i, task in enumerate(tasks)
-        ]
+    def _learn_to_tell(self, R: dict[str, Tensor], S: dict[str, Tensor], tasks: Sequence[_Task]) -> Tensor:
+        """D's step: features R of the generated images, S of real ones in the very styles that were asked for."""
+        style_y, y = (torch.cat([getattr(task, name).y for task in tasks]) for name in ("style", "content"))
+        codes = torch.cat([task.codes for task in tasks])
+        self.D.train()  # spectral norms are brought up to date here alone, equally often in every process
+        real = self._judged(S, style_y, codes)
+        fake = self._judged({layer: R[layer].detach() for layer in R}, y, codes)
+        self.D.eval()
+        loss = torch.stack([hinge_discriminator_loss(a, b) for a, b in zip(real, fake, strict=True)]).mean()
+        self.optimizer_D.zero_grad(set_to_none=True)
+        loss.backward()
+        self._add_up(list(self.D.parameters()), {})
+        self.optimizer_D.step()
+        return loss.detach()
+
+    def _judged(self, maps: dict[str, Tensor], y: Tensor, codes: Tensor) -> list[Tensor]:
+        """D's logits, float32 [N, 1, s, s] of each layer."""
+        with self.computing.passes():
+            return [logits.float() for logits in self.D(maps, y, codes)]
+
+    def _terms(self, x: Tensor, R: dict[str, Tensor], S: dict[str, Tensor], tasks: Sequence[_Task]) -> list[Tensor]:
+        """The generator's terms, in the order of ``terms``: scalars, sums over the slices x with features R."""
+        rows = []
+        for i, task in enumerate(tasks):
+            r, s = ({layer: maps[i : i + 1] for layer, maps in of.items()} for of in (R, S))
+            rows.append(self._terms_of(x[i : i + 1], r, s, task))
         return [torch.stack(column).sum() for column in zip(*rows, strict=True)]
 
-    def _terms_of(self, x: Tensor, R: dict[str, Tensor], task: _Task) -> list[Tensor]:
-        """The terms of one slice x [1, 1, S, S] with features R."""
-        content, style, organs = task.content, task.style, len(self.anatomy.organs)
-        with torch.no_grad():
-            S = self._see(style.x)
-        r, s = self._pixels(content, R), self._pixels(style, S)
-        moments = [moment_loss(R[layer], r[layer], S[layer][0], s[layer]) for layer in self.preset.style_layers]
-        code = code_loss(measure_codes(x[0], content.labels[None], organs), task.style_codes[0])
+    def _terms_of(self, x: Tensor, R: dict[str, Tensor], S: dict[str, Tensor], task: _Task) -> list[Tensor]:
+        """The terms of one slice x [1, 1, S, S] with features R, where its style has S."""
+        content, layers = task.content, self.preset.style_layers
+        r, s = self._pixels(content, R), self._pixels(task.style, S)
+        moments = [moment_loss(R[layer][0], r[layer], S[layer][0], s[layer]) for layer in layers]
+        code = code_loss(measure_codes(x[0], content.labels[None], len(self.anatomy.organs)), task.codes[0])
         coarse = coarse_loss(x, content.x) if task.own_style else x.new_zeros(())
-        adversarial = hinge_adversarial_loss(self._judged(x, content.y, task.style_codes))
-        return [adversarial, torch.stack(moments).sum(), code, coarse]
+        adversarial = [hinge_adversarial_loss(logits) for logits in self._judged(R, content.y, task.codes)]
+        return [torch.stack(adversarial).mean(), torch.stack(moments).sum(), code, coarse]
 
     def _gradient_norms(self, n: int) -> list[float]:
         """NaN for terms that the draw doesn't have."""
-        draw = self.data.draw(n, self.seed, self.preset.noise_size)
-        task = self._task(draw)
+        tasks = [self._task(self.data.draw(n, self.seed, self.preset.noise_size))]
         with torch.no_grad():
-            x = self._made(task.content.y, draw.z.to(self.device), task.style_codes)
-        terms = self._terms(x.requires_grad_(), [task])
+            x = self._made(tasks)
+        x.requires_grad_()
+        terms = self._terms(x, self._see(x), self._style_features(tasks), tasks)
         gradients = [torch.autograd.grad(t, x, retain_graph=True)[0] if t.requires_grad else None for t in terms]
         return [math.nan if gradient is None else gradient.norm().item() for gradient in gradients]

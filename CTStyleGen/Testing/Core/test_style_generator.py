@@ -7,14 +7,15 @@ from CTStyleGenCore.networks import make_generator
 from CTStyleGenCore.perceptual import Windows
 from CTStyleGenCore.slices import HuRange, gray_map
 from CTStyleGenCore.style_codes import CODE_SIZE, LEVELS, measure_codes
+from CTStyleGenCore.style_discriminator import FeatureDiscriminator
 from CTStyleGenCore.style_generator import (
     OrganShares,
-    PatchDiscriminator,
     StyleGenerator,
     Waves,
     in_style,
     normal_scores,
     ranked,
+    surroundings,
 )
 
 THORAX = load_anatomy("thorax")
@@ -60,11 +61,54 @@ def test_every_organ_has_its_styles_hu_even_untrained(size: int) -> None:
 
 @pytest.mark.parametrize("size", [512, 1024])
 def test_large_sizes_have_the_right_shape(size: int) -> None:
-    D = PatchDiscriminator(GRAYS, Windows(HuRange())).requires_grad_(False)
     y = y_of(quarters(size))
-    x = generator(size)(y, torch.randn(1, 200), CODES)
-    logits = D(x, y, CODES)
-    assert x.shape == y.shape and logits.shape == (1, 1, size // 8, size // 8)
+    assert generator(size)(y, torch.randn(1, 200), CODES).shape == y.shape
+
+
+def test_surroundings_say_which_organs_are_near() -> None:
+    """Far from all borders the organ alone; on a border half of each."""
+    around = surroundings(OrganShares(GRAYS)(y_of(quarters(128))))
+    assert around.shape == (1, 6, 32, 32) and torch.allclose(around.sum(1), torch.ones(()))
+    torch.testing.assert_close(around[0, :, 4, 4], torch.tensor([0.0, 1, 0, 0, 0, 0]))
+    torch.testing.assert_close(around[0, :, 4, 15], torch.tensor([0.0, 0.6, 0, 0.4, 0, 0]))
+
+
+# --- the other player -----------------------------------------------------------------------------------------------
+
+
+def features(n: int = 2) -> dict[str, torch.Tensor]:
+    return {"relu1_1": torch.rand(n, 8, 64, 64), "relu3_1": 100 * torch.rand(n, 32, 16, 16)}
+
+
+def test_it_judges_every_place_of_every_layer_in_the_layers_own_unit() -> None:
+    torch.manual_seed(0)
+    D = FeatureDiscriminator(GRAYS, {"relu1_1": 8, "relu3_1": 32}).requires_grad_(False).eval()
+    maps, y, codes = features(), y_of(quarters()).expand(2, -1, -1, -1), CODES.expand(2, -1, -1)
+    D.learn(maps)
+    logits = D(maps, y, codes)
+    assert [one.shape for one in logits] == [(2, 1, 64, 64), (2, 1, 16, 16)]
+    times_ten = {layer: 10 * of for layer, of in maps.items()}
+    D.learn(times_ten)
+    torch.testing.assert_close(D(times_ten, y, codes), logits)
+
+
+def test_features_that_hardly_show_in_real_slices_do_not_outweigh_all_others() -> None:
+    D, maps = FeatureDiscriminator(GRAYS, {"relu1_1": 8}), features()
+    maps["relu1_1"][:, 0] = 0
+    D.learn(maps)
+    unit = D.state_dict()["unit_relu1_1"].flatten()
+    assert unit[0] == pytest.approx(0.1 * maps["relu1_1"].square().mean((0, 2, 3)).sqrt().mean().item())
+
+
+def test_it_looks_at_the_map_and_at_the_style_asked_for() -> None:
+    torch.manual_seed(0)
+    D = FeatureDiscriminator(GRAYS, {"relu1_1": 8}).requires_grad_(False).eval()
+    maps, y, other = features(1), y_of(quarters()), CODES.clone()
+    other[:, 2] += 0.3
+    (logits,), (of_other,), (of_flipped,) = D(maps, y, CODES), D(maps, y, other), D(maps, y.flip(2), CODES)
+    changed = (of_other - logits).abs()[0, 0] > 0
+    assert changed[34:, 2:30].all() and not changed[:30].any()  # organ 2 is the quarter at the lower left
+    assert (of_flipped - logits).abs().max() > 1e-3
 
 
 def test_scores_at_the_levels_are_the_quantiles_and_straight_between() -> None:

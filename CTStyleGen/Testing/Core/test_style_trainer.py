@@ -123,7 +123,7 @@ def test_every_second_draw_asks_for_the_contents_own_style(data: TrainingData) -
     assert all(t.content.case_id != t.style.case_id for t in tasks[1::2])
     again = trainer._task(data.draw(3, 0, 200))
     assert torch.equal(again.content.x, tasks[3].content.x)
-    torch.testing.assert_close(again.style_codes, tasks[3].style_codes, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(again.codes, tasks[3].codes, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_batch_is_the_sum_of_its_slices(data: TrainingData) -> None:
