@@ -107,7 +107,7 @@ _STYLES = Preset(
 )
 
 PRESETS = {preset.name: preset for preset in (Preset("paper"), _PAPER_RELATIVE, _QUICK, _STYLES)}
-DEFAULT = "paper"
+DEFAULT = "styles"
 
 
 def load_preset(name: str) -> Preset:
