@@ -366,7 +366,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="T",
-        help="least time between two checkpoints (default: %(default)s)",
+        help="longest time from checkpoint to checkpoint; epochs end with one, too (default: %(default)s)",
     )
     add("--resume", action="store_true", help="go on from the checkpoint beside the output")
     add("--preview", type=Path, metavar="PNG", help="an image of map, synthetic CT and real CT, renewed on the way")

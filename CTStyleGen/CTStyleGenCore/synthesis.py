@@ -15,7 +15,7 @@ from torch import Tensor
 from . import __version__
 from .anatomy import Anatomy
 from .cases import Case, read_case, write_volume
-from .devices import is_out_of_memory, placed
+from .devices import free_memory, is_out_of_memory, placed
 from .errors import InputError, OutOfMemory, Stopped
 from .files import sha256
 from .model_file import read_card, read_weights
@@ -172,7 +172,7 @@ def _with_less_memory(model: Model, batch: int) -> int:
     if batch == 1:
         print(f"The memory of {model.device} is not enough: going on on the CPU.", file=sys.stderr)
         model.move("cpu")
-    torch.cuda.empty_cache()  # does nothing without CUDA
+    free_memory()
     return max(1, batch // 2)
 
 
