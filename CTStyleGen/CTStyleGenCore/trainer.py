@@ -192,8 +192,8 @@ class Trainer:
         return [self.data.draw(n, self.seed, self.preset.noise_size) for n in range(first, first + self.batch)]
 
     def _slice(self, draw: Draw) -> TrainingSlice:
-        """The content slice of a draw, moved where the preset says so."""
-        one = self.data.contents[draw.content]
+        """The content slice of a draw, on the device, moved where the preset says so."""
+        one = self.data.contents[draw.content].on(self.device)
         return one.posed(draw.pose, self.anatomy, self.preset.warp_mm) if self.preset.poses else one
 
     def _stacked(self, parts: Sequence[Tensor]) -> Tensor:
