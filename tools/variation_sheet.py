@@ -1,7 +1,7 @@
 """A sheet of variations to look at: could these be people? ``python -m tools.variation_sheet CASES OUTPUT.png``.
 
-The middle slice of a case as it is, then variations of it: the CT moved alike, the outlines of the organs over it, the
-way that it was made and by how much it moved. The sheet shows patients' anatomy: keep it as you keep their CT.
+A slice of a case as it is, then variations of it: the CT moved alike, the outlines of the organs over it, the way that
+it was made and by how much it moved. The sheet shows patients' anatomy: keep it as you keep their CT.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from CTStyleGenCore.volumes import axial
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-_CASES, _COLUMNS = 5, 5  # cases at most; variations in a row
+_SLICES, _COLUMNS = 5, 5  # slices at most; variations in a row
 _COLORS = {2: "deepskyblue", 3: "limegreen", 4: "yellow", 5: "red"}  # of outlines, by label
 _WINDOW = (-1000, 400)  # HU that are black and white
 
@@ -48,32 +48,38 @@ def main() -> None:
 
 
 def draw(folder: Path, output: Path, count: int, amount_mm: float, way: Way, seed: int) -> None:
-    """Writes the sheet: of each of up to five cases as many variations."""
+    """Writes the sheet: of each of four or five slices as many variations."""
     anatomy = load_anatomy("thorax")
     cases = list(read_cases(folder, anatomy))
     ranges = measure_ranges([case.labels for case in cases], anatomy)
-    shown = [cases[n] for n in np.unique(np.linspace(0, len(cases) - 1, _CASES).round().astype(int))]
+    chosen = [cases[n] for n in np.unique(np.linspace(0, len(cases) - 1, _SLICES).round().astype(int))]
+    shown = [(case, one) for case in chosen for one in _slices(case, max(1, _SLICES // len(chosen)))]
     each = -(-count // len(shown))
-    lines = -(-each // _COLUMNS)  # of the sheet, for a case
-    figure, rows = plt.subplots(
-        len(shown) * lines, 1 + _COLUMNS, figsize=(13, 1.75 * len(shown) * lines), squeeze=False
-    )
+    lines = -(-each // _COLUMNS)  # of the sheet, for a slice
+    columns, height = 1 + min(each, _COLUMNS), len(shown) * lines
+    figure, rows = plt.subplots(height, columns, figsize=(2.2 * columns, 1.75 * height), squeeze=False)
     for axes in rows.flat:
         axes.axis("off")
-    for place, case in enumerate(shown):
-        others = [one.labels for one in cases if one is not case]
-        variations = Variations(case.labels, anatomy, others, ranges)
+    for place, (case, (ct, labels)) in enumerate(shown):
+        variations = Variations(labels, anatomy, [one.labels for one in cases if one is not case], ranges)
         mine = rows[place * lines : (place + 1) * lines]
-        _show(mine[0, 0], _tile("as it is", case.ct, case.labels))
+        _show(mine[0, 0], _tile("as it is", ct, labels))
         numbers = range(place * each, (place + 1) * each)
-        for axes, tile in zip(mine[:, 1:].flat, _tiles(variations, case, amount_mm, seed, numbers, way), strict=False):
+        for axes, tile in zip(mine[:, 1:].flat, _tiles(variations, ct, amount_mm, seed, numbers, way), strict=False):
             _show(axes, tile)
     figure.tight_layout(pad=0.3)
-    figure.savefig(output, dpi=100)
+    figure.savefig(output, dpi=75)
+
+
+def _slices(case: Case, count: int) -> list[tuple[sitk.Image, sitk.Image]]:
+    """CT and labels of slices, evenly spaced, each a volume of one slice."""
+    ct, labels = (sitk.DICOMOrient(image, "LPS") for image in (case.ct, case.labels))
+    places = [(n + 1) * labels.GetSize()[2] // (count + 1) for n in range(count)]
+    return [(ct[:, :, k : k + 1], labels[:, :, k : k + 1]) for k in places]
 
 
 def _tiles(
-    variations: Variations, case: Case, amount_mm: float, seed: int, numbers: range, way: Way
+    variations: Variations, ct: sitk.Image, amount_mm: float, seed: int, numbers: range, way: Way
 ) -> Iterator[_Tile | str]:
     """Variations of these numbers, or why there is none."""
     for number in numbers:
@@ -82,17 +88,16 @@ def _tiles(
         except InputError as error:
             yield str(error)
             continue
-        yield _tile(f"{varied.way}, {varied.amount_mm:.1f} mm", varied.warp(case.ct), varied.labels)
+        yield _tile(f"{varied.way}, {varied.amount_mm:.1f} mm", varied.warp(ct), varied.labels)
 
 
 def _tile(title: str, ct: sitk.Image, labels: sitk.Image) -> _Tile:
-    """The middle slice, cut out around the body."""
-    hu, organs = axial(ct), axial(labels)
-    middle = len(organs) // 2
-    body = np.argwhere(organs[middle])
+    """A slice, cut out around the body."""
+    hu, organs = axial(ct)[0], axial(labels)[0]
+    body = np.argwhere(organs)
     cut = tuple(slice(low, high + 1) for low, high in zip(body.min(0), body.max(0), strict=True))
-    columns, rows, _ = sitk.DICOMOrient(labels, "LPS").GetSpacing()
-    return _Tile(title, hu[middle][cut], organs[middle][cut], rows / columns)
+    columns, rows, _ = labels.GetSpacing()
+    return _Tile(title, hu[cut], organs[cut], rows / columns)
 
 
 def _show(axes: Axes, tile: _Tile | str) -> None:
