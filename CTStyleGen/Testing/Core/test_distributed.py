@@ -96,7 +96,7 @@ def test_a_run_of_two_processes_writes_one_model(cases: Path, tmp_path: Path) ->
     assert read_card(tmp_path / "m.ctstyle")["batch"] == 2
 
 
-def test_samples_are_shared_out(cases: Path, tmp_path: Path) -> None:
+def test_slices_are_shared_out(cases: Path, tmp_path: Path) -> None:
     model, labels = tmp_path / "m.ctstyle", tmp_path / "labels.nrrd"
     assert main(train_arguments(cases, model, "--steps", 1)) == 0
     sitk.WriteImage(chest(slices=2, seed=5)[1], str(labels))
