@@ -26,9 +26,11 @@ from CTStyleGenCore import __version__
 from CTStyleGenCore.devices import Computing, choose_precision
 from CTStyleGenCore.model_file import write_model
 from CTStyleGenCore.perceptual import random_weights
-from CTStyleGenCore.presets import load_preset
+from CTStyleGenCore.presets import Preset, load_preset
+from CTStyleGenCore.style_trainer import StyleTrainer
 from CTStyleGenCore.synthesis import Model, synthesize_volume
 from CTStyleGenCore.trainer import Trainer
+from CTStyleGenCore.training_data import TrainingData
 from torch.utils.flop_counter import FlopCounterMode
 
 from .peers import peers
@@ -39,7 +41,7 @@ _REPEATS = {128: 5, 256: 4, 512: 2}
 _CONTENTS = 4
 _MORE_SLICES = 16
 _VOLUME_SLICES = 128
-PRESET = load_preset("paper")
+PRESET, STYLES = load_preset("paper"), load_preset("styles")
 
 
 def main() -> None:
@@ -47,11 +49,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--memory-of", type=int, metavar="SIZE", help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=4, metavar=("PRESET", "SIZE", "ORGANS", "SLICES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     computing = Computing(options.device, choose_precision(options.precision, options.device))
     if options.memory_of:
-        print(json.dumps({"peak_bytes": peak_memory(options.memory_of, computing)}))
+        preset, *numbers = options.memory_of
+        print(json.dumps({"peak_bytes": peak_memory(load_preset(preset), *map(int, numbers), computing)}))
         return
     columns = {}
     for size in options.sizes:
@@ -87,10 +90,15 @@ def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[st
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
-def trainer_of(size: int, computing: Computing, organs: int = 6, contents: int = _CONTENTS) -> Trainer:
+def trainer_of(
+    size: int, computing: Computing, organs: int = 6, contents: int = _CONTENTS, preset: Preset = PRESET
+) -> Trainer:
     """A trainer that has seen each slice once, so that a step is one as they all are but for the first."""
     data = data_of(size, organs, contents)
-    trainer = Trainer(PRESET, anatomy_of(organs), random_weights(), data, size, 0, computing)
+    if preset.style_bank:
+        data = TrainingData(data.contents, data.contents)
+    kind = StyleTrainer if preset.style_bank else Trainer
+    trainer = kind(preset, anatomy_of(organs), random_weights(), data, size, 0, computing)
     for _ in range(contents + contents % 2):
         trainer.train_step()
     return trainer
@@ -142,35 +150,40 @@ def multiplications(computing: Computing) -> float:
 
 def at_size(size: int, computing: Computing) -> dict[str, float]:
     """All of a size's figures by name: seconds, but for those named otherwise."""
-    trainer = trainer_of(size, computing)
+    trainer, styles = trainer_of(size, computing), trainer_of(size, computing, preset=STYLES)
     textbook = Textbook(PRESET, 6, random_weights(), trainer.data, size, computing.device)
     with FlopCounterMode(display=False) as counted:
         two_steps(trainer)
     repeats = _REPEATS.get(size, 3)
-    times = interleaved({"two steps": partial(two_steps, trainer)} | passes(trainer), repeats)
-    result = {"step": times["two steps"] / 2}
+    both = {"two steps": partial(two_steps, trainer), "two of styles": partial(two_steps, styles)}
+    times = interleaved(both | passes(trainer), repeats)
+    result = {"step": times["two steps"] / 2, "styles step": times["two of styles"] / 2}
     result["floor"] = times["G"] + times["VGG"] + times["D judges"] + times["D learns"] / 2
     result["textbook"] = sum(seconds(textbook.train_step) for _ in range(2)) / 2
     del textbook
     result["FLOP"] = counted.get_total_flops() / 2
     result["peak FLOP/s"] = multiplications(computing)
-    result["peak_bytes"] = memory_of_a_process(size, computing)
+    result["peak_bytes"] = memory_of_a_process(PRESET, size, computing)
+    result["styles peak_bytes"] = memory_of_a_process(STYLES, size, computing)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "m.ctstyle"
-        write_untrained(path, trainer, size)
-        result |= synthesis_at(size, Model(path, computing.device))
-        result["edited slice"] = edited_slice(path, size, computing, Path(folder))
+        paths = {name: Path(folder) / f"{name}.ctstyle" for name in ("paper", "styles")}
+        for path, one in zip(paths.values(), (trainer, styles), strict=True):
+            write_untrained(path, one, size)
+        models = {name: Model(path, computing.device) for name, path in paths.items()}
+        result |= synthesis_at(size, models["paper"])
+        labels = volume_of(size, 1)
+        works = {name: partial(synthesize_volume, model, labels, 0) for name, model in models.items()}
+        result |= {f"a slice of {name}": taken for name, taken in interleaved(works, repeats).items()}
+        for name, path in paths.items():
+            result[f"edited slice, {name}"] = edited_slice(path, size, computing, Path(folder))
     y, z = trainer.data.contents[0].y.to(trainer.device), torch.randn(1, PRESET.noise_size, device=trainer.device)
     return result | peers(size, trainer, y, z, lambda works: interleaved(works, min(repeats, 3)))
 
 
 def write_untrained(path: Path, trainer: Trainer, size: int) -> None:
-    card: dict[str, Any] = {
-        "preset": PRESET.card(),
-        "anatomy": trainer.anatomy.to_json(),
-        "styles": ["style"],
-        "cases": [],
-    }
+    styles = [trainer.data.styles[0].case_id]
+    card: dict[str, Any] = {"preset": trainer.preset.card(), "anatomy": trainer.anatomy.to_json(), "styles": styles}
+    card |= {"cases": [], **trainer.card(styles)}
     card |= {"size": size, "hu_range": [-1000, 1000], "features": {}, "losses": {}, "versions": {}}
     write_model(path, trainer.G.state_dict(), card)
 
@@ -217,9 +230,9 @@ def edited_slice(model: Path, size: int, computing: Computing, folder: Path) -> 
 # --- memory and growth ----------------------------------------------------------------------------------------------
 
 
-def peak_memory(size: int, computing: Computing) -> int:
+def peak_memory(preset: Preset, size: int, organs: int, slices: int, computing: Computing) -> int:
     """Bytes that training at a size has taken at most: of the GPU's memory, or of this process's."""
-    trainer = trainer_of(size, computing)
+    trainer = trainer_of(size, computing, organs, slices, preset)
     trainer.train_step()
     if computing.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
@@ -229,21 +242,30 @@ def peak_memory(size: int, computing: Computing) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
-def memory_of_a_process(size: int, computing: Computing) -> int:
-    command = [sys.executable, "-m", "benchmarks.speed", "--memory-of", str(size), "--device", computing.device]
+def memory_of_a_process(
+    preset: Preset, size: int, computing: Computing, organs: int = 6, contents: int = _CONTENTS
+) -> int:
+    what = map(str, (preset.name, size, organs, contents))
+    command = [sys.executable, "-m", "benchmarks.speed", "--memory-of", *what, "--device", computing.device]
     ran = subprocess.run([*command, "--precision", computing.precision], capture_output=True, text=True, check=True)
     return json.loads(ran.stdout)["peak_bytes"]
 
 
 def growth_at(size: int, computing: Computing) -> list[str]:
-    """Lines on how a step's time grows with organs, and with slices to learn from."""
-    trainers = {f"{organs} organs": trainer_of(size, computing, organs) for organs in (6, 2, 12, 24)}
-    trainers[f"6 organs and {_MORE_SLICES} slices"] = trainer_of(size, computing, contents=_MORE_SLICES)
+    """Lines on how a step's time and the memory grow with organs, and with slices to learn from."""
+    asked = {f"{organs} organs": (organs, _CONTENTS) for organs in (6, 2, 12, 24)}
+    asked[f"6 organs and {_MORE_SLICES} slices"] = 6, _MORE_SLICES
+    trainers = {name: trainer_of(size, computing, *numbers) for name, numbers in asked.items()}
     times = interleaved({name: partial(two_steps, trainer) for name, trainer in trainers.items()}, 3)
+    memory = {name: memory_of_a_process(PRESET, size, computing, *numbers) for name, numbers in asked.items()}
     kept = [content.features.values() for content in trainers["6 organs"]._measured.values()]
     each = sum(features.nbytes for one in kept for features in one) / len(kept)
     return [
-        *(f"A step at {size} with {name}: {taken / times['6 organs']:.2f} x." for name, taken in times.items()),
+        *(
+            f"A step at {size} with {name}: {taken / times['6 organs']:.2f} x the time, "
+            f"{memory[name] / memory['6 organs']:.2f} x the memory."
+            for name, taken in times.items()
+        ),
         f"Kept of each content slice at {size}: {each / 1e6:.1f} MB, of at most 1.07 GB; the rest is measured anew.",
     ]
 
@@ -260,8 +282,16 @@ def print_table(columns: dict[int, dict[str, float]], computing: Computing) -> N
         ("peak memory in training", lambda c: f"{c['peak_bytes'] / 1e9:.2f} GB"),
         ("synthesis", lambda c: f"{c['slices/s']:.3g} slices/s"),
         ("a volume of 512 x 512 x 128", lambda c: f"{c['volume of 128']:.3g} s"),
-        ("one edited slice, warm worker", lambda c: f"{c['edited slice']:.3g} s"),
+        ("one edited slice, warm worker", lambda c: f"{c['edited slice, paper']:.3g} s"),
         ("2,000 steps", lambda c: f"{c['step'] * 2000 / 60:.3g} min"),
+        ("preset styles: a training step", lambda c: f"{c['styles step']:.3g} s"),
+        ("styles' step to paper's", lambda c: f"{c['styles step'] / c['step']:.2f} x"),
+        ("styles: peak memory in training", lambda c: f"{c['styles peak_bytes'] / 1e9:.2f} GB"),
+        (
+            "styles' slice to the one above, synthesis",
+            lambda c: f"{c['a slice of styles'] / c['a slice of paper']:.2f} x",
+        ),
+        ("styles: one edited slice, warm worker", lambda c: f"{c['edited slice, styles']:.3g} s"),
         ("MONAI SPADE generator to ours, forward", lambda c: f"{c['SPADE forward'] / c['G forward']:.2f} x"),
         ("MONAI SPADE generator to ours, forward + backward", lambda c: f"{c['SPADE both'] / c['G both']:.2f} x"),
         ("pix2pix-sized U-Net to ours, forward", lambda c: f"{c['U-Net forward'] / c['G forward']:.2f} x"),

@@ -135,11 +135,9 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
     labels, segments = read_labels(options.segmentation, model.anatomy, reference)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
     with joined(device) as ranks:
-        mine = ranks.share(range(options.samples))
-        volumes = synthesize_samples(model, labels, mine, options.seed, report, _stop_signal(), look)
-        ranks.wait()  # nobody writes before all have come to the end
-        write_samples(volumes, paths, model, options.seed, look)
-        ranks.wait()
+        volumes = synthesize_samples(model, labels, options.samples, options.seed, report, _stop_signal(), look, ranks)
+        if ranks.first:
+            write_samples(volumes, paths, model, options.seed, look)
     report({"event": "done", "outputs": [str(p) for p in paths], "message": f"Wrote {', '.join(map(str, paths))}."})
 
 
@@ -366,7 +364,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="T",
-        help="least time between two checkpoints (default: %(default)s)",
+        help="longest time from checkpoint to checkpoint; epochs end with one, too (default: %(default)s)",
     )
     add("--resume", action="store_true", help="go on from the checkpoint beside the output")
     add("--preview", type=Path, metavar="PNG", help="an image of map, synthetic CT and real CT, renewed on the way")

@@ -39,7 +39,7 @@ def posed(x: Tensor, labels: Tensor, pose: Pose, warp_mm: float = 0, side_mm: fl
     """A CT slice x [1, 1, S, S] in [-1, 1] and its labels [S, S], ``side_mm`` a side, in another pose.
 
     With ``warp_mm`` it is warped, too, by up to so much (root mean square). The CT is interpolated, labels are taken
-    from the nearest pixel; where there was no slice there is air, outside.
+    from the nearest pixel; where there was no slice there is air, outside. Computed where the slice is.
     """
     cosine, sine = math.cos(pose.angle), math.sin(pose.angle)
     side = -1.0 if pose.mirrored else 1.0
@@ -48,9 +48,9 @@ def posed(x: Tensor, labels: Tensor, pose: Pose, warp_mm: float = 0, side_mm: fl
         [side * cosine / pose.scale[1], -sine / pose.scale[0], pose.shift[1]],
         [side * sine / pose.scale[1], cosine / pose.scale[0], pose.shift[0]],
     ]
-    grid = F.affine_grid(torch.tensor([from_where], dtype=x.dtype), list(x.shape), align_corners=False)
+    grid = F.affine_grid(torch.tensor([from_where]).to(x), list(x.shape), align_corners=False)
     if warp_mm:
-        bent = _bent(pose.warp, warp_mm, side_mm).to(x.dtype)
+        bent = _bent(pose.warp, warp_mm, side_mm).to(x)
         grid = grid + F.interpolate(bent, x.shape[2:], mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
     moved = F.grid_sample(x + 1, grid, mode="bilinear", align_corners=False) - 1  # 0 beyond the border, then -1: air
     moved_labels = F.grid_sample(labels[None, None].float(), grid, mode="nearest", align_corners=False)
@@ -77,7 +77,8 @@ def varied(x: Tensor, labels: Tensor, organs: int, rng: np.random.Generator) -> 
     x = x + sharpness * (x - F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1))
     inside = F.one_hot(labels, organs).permute(2, 0, 1).to(x.dtype)  # [organs, S, S]
     mean = (inside * x[0]).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
-    gain, shift = torch.from_numpy(rng.uniform(-1, 1, (2, organs)).astype(np.float32)) * torch.tensor([[0.2], [0.04]])
+    drawn = torch.from_numpy(rng.uniform(-1, 1, (2, organs)).astype(np.float32)) * torch.tensor([[0.2], [0.04]])
+    gain, shift = drawn.to(x.device)
     gain[0] = shift[0] = 0  # air stays air
     brighter = torch.einsum("ohw,o->hw", inside, shift - gain * mean) + x * torch.einsum("ohw,o->hw", inside, 1 + gain)
     return brighter.clamp(-1, 1)

@@ -95,9 +95,9 @@ def pulled(values: np.ndarray, u: np.ndarray, grid: Grid) -> np.ndarray:
     return sitk.GetArrayFromImage(moved)
 
 
-def smallest_jacobian(u: np.ndarray, grid: Grid) -> float:
-    """The least factor by which the displacement scales a volume: above 0, nothing is folded."""
-    return float(sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(grid.image(u))).min())
+def jacobian(u: np.ndarray, grid: Grid) -> np.ndarray:
+    """At each node, how much of the source's volume comes into one of the result: above 0, nothing is folded."""
+    return sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(grid.image(u)))
 
 
 def moved(image: sitk.Image, u: np.ndarray, grid: Grid, interpolator: int) -> sitk.Image:

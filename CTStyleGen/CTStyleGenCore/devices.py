@@ -1,8 +1,9 @@
-"""What is computed on, and how: device, precision, layout in memory, and how a lack of memory is recognized."""
+"""What is computed on, and how: device, precision, layout in memory, and what to do where that is not enough."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -24,6 +25,15 @@ class Computing:
 
     device: str = "cpu"
     precision: Precision = "float32"  # of the networks' passes; Gram matrices, losses and weights are float32 always
+    at_once: int | None = None  # slices of a training step that are in memory at once; None: all
+
+    def with_less_memory(self, batch: int) -> "Computing | None":
+        """The same with half of a batch's slices at once; after one alone, on the CPU; None: there is no less."""
+        if (at_once := self.at_once or batch) > 1:
+            return replace(self, at_once=at_once // 2)
+        if self.device == "cpu":
+            return None
+        return replace(self, device="cpu", precision=self.precision if _has_bfloat16("cpu") else "float32")
 
     def passes(self) -> torch.autocast:
         """The context that networks run in."""
@@ -72,3 +82,9 @@ def memory_told(what_to_do: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(f"The memory is not enough: {what_to_do}.") from error
+
+
+def free_memory() -> None:
+    """Gives back what is not in use any more; a GPU's memory stays with PyTorch else."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing without CUDA

@@ -29,7 +29,7 @@ import SimpleITK as sitk
 from . import __version__
 from .cases import CaseFiles, SourceLabel, find_cases
 from .dicom_export import require_dicom, write_dicom
-from .errors import InputError, OutOfMemory, Stopped
+from .errors import InputError, Stopped
 from .files import is_left_over, read_json, require_place, written_beside
 from .plausibility import Ranges, measure_ranges
 from .png import write_png
@@ -174,17 +174,12 @@ def expand(
     job = _Job(options, model)
     ranks.wait()  # nobody writes before all have checked
     mine = ranks.share(job.items)
-    ended: Exception | None = None
-    try:
+    with ranks.together():
         job.begin(ranks.first)
         report({"event": "started", "images": len(job.items), "mine": len(mine), "cases": len(job.contents)})
         if draws_near_copies(model.card):
             report({"event": "notice", "message": _NEAR_COPIES})
         job.make(mine, report, stopping)
-    except (InputError, Stopped, OutOfMemory) as error:
-        ended = error
-    if ranks.any(ended is not None):  # all wait for each other here
-        raise ended or Stopped("Another process ended before its images were made: go on with --resume.")
     if ranks.first:
         job.end(report)
     ranks.wait()

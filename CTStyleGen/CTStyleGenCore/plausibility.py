@@ -5,14 +5,12 @@ Arrays are organ labels [slice, row, column] of axial slices (`volumes.axial`), 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from .anatomy import Anatomy, Organ
 from .deformation import in_mm
-from .errors import InputError
 from .volumes import axial
 
 Spacing = tuple[float, float, float]
@@ -56,19 +54,6 @@ class Ranges:
         if measure in ("width", "depth"):
             return low / (1 + widen / 2) <= value <= high * (1 + widen / 2)
         return low - widen / 2 <= value <= high + widen / 2
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready data, as in a model card; `from_json` gives it back."""
-        return {name: {measure: list(span) for measure, span in spans.items()} for name, spans in self.spans.items()}
-
-    @classmethod
-    def from_json(cls, data: object) -> "Ranges":
-        """The ranges from JSON data; InputError for any other."""
-        try:
-            items = {name: dict(spans) for name, spans in dict(data).items()}  # type: ignore[call-overload]
-            return cls({n: {m: (float(low), float(high)) for m, (low, high) in s.items()} for n, s in items.items()})
-        except (TypeError, ValueError) as error:
-            raise InputError("Ranges of anatomy are a JSON object: organ, measure, [low, high].") from error
 
 
 def measure_ranges(labels: Iterable[sitk.Image], anatomy: Anatomy) -> Ranges:

@@ -63,7 +63,7 @@ def _ellipses(anatomy: Anatomy) -> Iterator[tuple[int, tuple[float, float, float
 def write_preview(model: Model, path: Path) -> None:
     """Writes the picture as a gray PNG of 256 x 256 pixels that says in itself and in its header: synthetic."""
     labels = toy_chest(model.anatomy, model.G.size)
-    volume = synthesize_samples(model, labels, [0], 0, lambda event: None, lambda: False)[0]
+    volume = synthesize_samples(model, labels, 1, 0, lambda event: None, lambda: False)[0]
     low, high = _WINDOW
     unit = np.clip((sitk.GetArrayFromImage(volume)[0] - low) / (high - low), 0, 1)
     picture = Image.fromarray((unit * 255).round().astype(np.uint8)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)

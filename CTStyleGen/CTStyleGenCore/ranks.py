@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from .errors import InputError, OutOfMemory, Stopped
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -53,6 +55,17 @@ class Ranks:
         flags = torch.tensor([float(flag)], device=self.device)
         torch.distributed.all_reduce(flags)
         return bool(flags.item())
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that all processes leave at once, each by its own error or, where another has one, as stopped."""
+        ended: Exception | None = None
+        try:
+            yield
+        except (InputError, Stopped, OutOfMemory) as error:
+            ended = error
+        if self.any(ended is not None):
+            raise ended or Stopped("Stopped, as another process has ended before its work was done.")
 
     def wait(self) -> None:
         """Until all processes have come here."""

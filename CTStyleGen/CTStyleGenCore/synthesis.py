@@ -1,7 +1,7 @@
 """Organ labels to CT: a trained generator over the axial slices of a volume, and back onto the volume's own grid."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +15,12 @@ from torch import Tensor
 from . import __version__
 from .anatomy import Anatomy
 from .cases import Case, read_case, write_volume
-from .devices import is_out_of_memory, placed
+from .devices import free_memory, is_out_of_memory, placed
 from .errors import InputError, OutOfMemory, Stopped
 from .files import sha256
 from .model_file import read_card, read_weights
 from .networks import make_generator
+from .ranks import Ranks
 from .reporting import Report
 from .slices import HuRange, Square, axial, from_axial, gray_map
 from .style_codes import codes_from_json, mixed
@@ -133,31 +134,55 @@ def synthesize_volume(
     sample: int = 0,
     progress: Callable[[int], None] = lambda slices: None,
     look: Look | None = None,
+    ranks: Ranks | None = None,
 ) -> sitk.Image:
     """A CT, int16 HU, in exactly the grid of ``labels`` (uint8 organ labels, 3-D), slice by slice.
 
     A slice's noise depends on seed, sample and its place in the patient, not on what other slices there are.
-    ``progress`` is told the number of slices after each batch of them.
+    ``progress`` is told the number of slices after each batch of them. Several ``ranks`` share the slices out, and each
+    gets the volume.
     """
-    values = axial(labels)
-    count, height, width = values.shape
-    square = Square(height, width, model.G.size)
+    values, ranks = axial(labels), ranks or Ranks()
     z = model.noise_code(seed, sample, axial_places(labels))
-    result = np.empty(values.shape, np.int16)
+    result = np.zeros(values.shape, np.int16)
+    with ranks.together():
+        for part, slices in _batches(model, values, z, ranks.share(range(len(values))), look):
+            result[part] = slices
+            progress(len(part))
+    return from_axial(_of_all(result, ranks), labels)
+
+
+def _of_all(result: np.ndarray, ranks: Ranks) -> np.ndarray:
+    """The slices of all processes, int16; each has zeros for those of the others."""
+    if ranks.count == 1:
+        return result
+    total = torch.from_numpy(result).to(ranks.device, torch.int32)  # which all ways to pass messages add up
+    ranks.add_up([total])
+    return total.to("cpu", torch.int16).numpy()
+
+
+def _batches(
+    model: Model, values: np.ndarray, z: Tensor, numbers: Sequence[int], look: Look | None
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """The slices of these numbers in int16 HU, as many at once as the memory has room for.
+
+    values: organ labels [slice, row, column]; z: a noise code for each slice.
+    """
+    _, height, width = values.shape
+    square = Square(height, width, model.G.size)
     done, batch = 0, _slices_together(model)
-    while done < count:
-        part = slice(done, min(done + batch, count))
+    while done < len(numbers):
+        part = list(numbers[done : done + batch])
         try:
             squares = square.of_labels(torch.from_numpy(values[part]), len(model.anatomy.organs))
-            result[part] = square.back(model.synthesize(squares, z[part], look)).round().to(torch.int16).numpy()
+            slices = square.back(model.synthesize(squares, z[part], look)).round().to(torch.int16).numpy()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             batch = _with_less_memory(model, batch)
             continue
-        done = part.stop
-        progress(part.stop - part.start)
-    return from_axial(result, labels)
+        yield part, slices
+        done += len(part)
 
 
 def _slices_together(model: Model) -> int:
@@ -172,7 +197,7 @@ def _with_less_memory(model: Model, batch: int) -> int:
     if batch == 1:
         print(f"The memory of {model.device} is not enough: going on on the CPU.", file=sys.stderr)
         model.move("cpu")
-    torch.cuda.empty_cache()  # does nothing without CUDA
+    free_memory()
     return max(1, batch // 2)
 
 
@@ -188,17 +213,19 @@ def sample_paths(output: Path, samples: int) -> list[Path]:
 def synthesize_samples(
     model: Model,
     labels: sitk.Image,
-    samples: Sequence[int],
+    samples: int,
     seed: int,
     report: Report,
     stopping: Callable[[], bool],
     look: Look | None = None,
-) -> dict[int, sitk.Image]:
-    """A volume for the noise code of each of the ``samples``, numbers from 0.
+    ranks: Ranks | None = None,
+) -> list[sitk.Image]:
+    """A volume for each of so many noise codes. Several ``ranks`` share the slices out; ``report`` tells of the own.
 
     Raises Stopped when ``stopping``, asked after each batch of slices, says so.
     """
-    total = len(samples) * labels.GetNumberOfPixels() // max(1, int(np.prod(axial(labels).shape[1:])))
+    ranks = ranks or Ranks()
+    total = samples * len(ranks.share(range(len(axial(labels)))))
     done = 0
 
     def progress(slices: int) -> None:
@@ -208,14 +235,14 @@ def synthesize_samples(
         if stopping():
             raise Stopped("Stopped; nothing was written.")
 
-    return {sample: synthesize_volume(model, labels, seed, sample, progress, look) for sample in samples}
+    return [synthesize_volume(model, labels, seed, sample, progress, look, ranks) for sample in range(samples)]
 
 
 def write_samples(
-    volumes: dict[int, sitk.Image], paths: Sequence[Path], model: Model, seed: int, look: Look | None = None
+    volumes: Sequence[sitk.Image], paths: Sequence[Path], model: Model, seed: int, look: Look | None = None
 ) -> None:
-    """Writes the samples, by number from 0 and each whole or not at all, to their places among ``paths``, marked."""
-    for sample, volume in volumes.items():
+    """Writes the samples, each whole or not at all, to their paths, marked."""
+    for sample, volume in enumerate(volumes):
         mark_synthetic(volume, model, seed, sample, look)
         write_volume(volume, paths[sample])
 

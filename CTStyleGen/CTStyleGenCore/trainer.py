@@ -7,9 +7,10 @@ over i in (8) and (9) are printed; several processes share a batch and add up th
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,17 @@ from .training_data import Draw, TrainingData, TrainingSlice
 TERMS = ("adversarial", "style", "content", "total_variation")
 _CALIBRATION_SLICES = 8
 _CACHE_BYTES = 1 << 30  # of content features; more slices than fit are measured again when drawn
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Slices of a step that are in memory at once."""
+
+    draws: Sequence[Draw]
+    slices: Sequence[TrainingSlice]  # as they are seen: moved, where the preset moves them
+    y: Tensor  # their maps, [N, 1, S, S], on the device
+    z: Tensor  # noise codes, [N, noise size]
+    fake: Tensor | None = None  # what G makes of them, where they are all of the step's; else made when it is needed
 
 
 @dataclass(frozen=True)
@@ -112,23 +124,41 @@ class Trainer:
 
     def train_step(self) -> dict[str, Tensor]:
         """One step. Returns the unweighted loss terms, detached scalars: means over the slices of the step."""
-        draws = self._draws()
-        slices = [self._slice(draw) for draw in draws]
-        y = self._stacked([one.y for one in slices])
-        fake = self._generate(y, self._stacked([draw.z for draw in draws]))
+        first, *others = self._parts()
         losses = {}
         if self.step % self.preset.generator_updates_per_discriminator_update == 0:
-            x = self._stacked([one.x for one in slices])
-            losses["discriminator"] = self._update_discriminator(x, fake.detach(), y)
-        self._update_generator(self._generator_terms(fake, y, draws, slices), losses)
+            losses["discriminator"] = self._update_discriminator([first, *others])
+        self._update_generator(self._part_terms(first), losses, map(self._part_terms, others))
         self.step += 1
         return losses
 
-    def _update_generator(self, terms: Sequence[Tensor], losses: dict[str, Tensor]) -> None:
-        """Learns from the terms, sums over this process's slices, and adds them to the step's losses."""
+    def _parts(self) -> list[_Part]:
+        """The step's slices, as many at once as fit into the memory. The gradients of all parts add up."""
+        draws = self._draws()
+        at_once = self.computing.at_once or len(draws)
+        parts = [self._part(draws[n : n + at_once]) for n in range(0, len(draws), at_once)]
+        return parts if len(parts) > 1 else [replace(parts[0], fake=self._fake(parts[0]))]
+
+    def _part(self, draws: Sequence[Draw]) -> _Part:
+        slices = [self._slice(draw) for draw in draws]
+        y, z = self._stacked([one.y for one in slices]), self._stacked([draw.z for draw in draws])
+        return _Part(draws, slices, y, z)
+
+    def _fake(self, part: _Part) -> Tensor:
+        return self._generate(part.y, part.z) if part.fake is None else part.fake
+
+    def _part_terms(self, part: _Part) -> list[Tensor]:
+        return self._generator_terms(self._fake(part), part.y, part.draws, part.slices)
+
+    def _update_generator(
+        self, terms: Sequence[Tensor], losses: dict[str, Tensor], others: Iterable[Sequence[Tensor]] = ()
+    ) -> None:
+        """Learns from the terms, sums over slices, and from those of other parts; adds them to the step's losses."""
         self.optimizer_G.zero_grad(set_to_none=True)
-        generator_loss(terms, self._weights_now()).backward(inputs=self._learning)  # D and phi don't learn here
-        losses |= {name: term.detach() for name, term in zip(self.terms, terms, strict=True)}
+        for part in chain([terms], others):
+            generator_loss(part, self._weights_now()).backward(inputs=self._learning)  # D and phi don't learn here
+            for name, term in zip(self.terms, part, strict=True):
+                losses[name] = losses.get(name, 0) + term.detach()
         self._add_up(self._learning, losses)
         self.optimizer_G.step()
         if self.G_average is not self.G:
@@ -162,8 +192,8 @@ class Trainer:
         return [self.data.draw(n, self.seed, self.preset.noise_size) for n in range(first, first + self.batch)]
 
     def _slice(self, draw: Draw) -> TrainingSlice:
-        """The content slice of a draw, moved where the preset says so."""
-        one = self.data.contents[draw.content]
+        """The content slice of a draw, on the device, moved where the preset says so."""
+        one = self.data.contents[draw.content].on(self.device)
         return one.posed(draw.pose, self.anatomy, self.preset.warp_mm) if self.preset.poses else one
 
     def _stacked(self, parts: Sequence[Tensor]) -> Tensor:
@@ -183,12 +213,18 @@ class Trainer:
         with self.computing.passes():
             return self.phi(x)
 
-    def _update_discriminator(self, real: Tensor, fake: Tensor, y: Tensor) -> Tensor:
-        loss = discriminator_loss(self._judge(real, y), self._judge(fake, y))
+    def _update_discriminator(self, parts: Sequence[_Part]) -> Tensor:
         self.optimizer_D.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = torch.stack([self._learn_to_judge(part) for part in parts]).sum()
         self._add_up(list(self.D.parameters()), {})
         self.optimizer_D.step()
+        return loss
+
+    def _learn_to_judge(self, part: _Part) -> Tensor:
+        with torch.no_grad():
+            real, fake = self._stacked([one.x for one in part.slices]), self._fake(part).detach()
+        loss = discriminator_loss(self._judge(real, part.y), self._judge(fake, part.y))
+        loss.backward()
         return loss.detach()
 
     def _add_up(self, parameters: list[torch.nn.Parameter], losses: dict[str, Tensor]) -> None:

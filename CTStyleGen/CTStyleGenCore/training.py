@@ -4,9 +4,11 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ import torch
 from . import __version__
 from .anatomy import Anatomy, load_anatomy
 from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_checkpoint, write_checkpoint
-from .devices import Computing, memory_told
-from .errors import InputError, Stopped, TrainingFailed
+from .devices import Computing, free_memory, memory_told
+from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
 from .files import require_place
 from .label_check import misfits
 from .memorisation import measured
@@ -33,6 +35,7 @@ from .trainer import Trainer
 from .training_data import TrainingData, load_training_data
 
 _REPORT_SECONDS = 0.5
+_SAVING_SHARE = 0.05  # of the time, for checkpoints after epochs, which can be as short as writing one
 _AGREE_STEPS = 10  # several processes ask each other as often whether to stop
 _WORDS = {  # for what a checkpoint tells, where another one is asked for
     "preset": "another preset",
@@ -61,7 +64,7 @@ class TrainingOptions:
     batch: int = 1  # slices of a step in each process
     seed: int = 0
     resume: bool = False
-    checkpoint_seconds: float = 30.0  # a checkpoint takes as long as some steps: not after each, nor each epoch
+    checkpoint_seconds: float = 30.0  # at most, from one checkpoint to the next; there are more, see _Saving
     computing: Computing = field(default_factory=Computing)
     preview: Path | None = None  # a PNG that shows how far the generator is
 
@@ -76,50 +79,89 @@ def train(
 ) -> Path:
     """A whole run, from cases on disk to a model file; returns the model's path.
 
-    ``stopping`` is asked after every step. Of several ``ranks`` the first alone writes and reports. Raises InputError
-    for bad input or a full disk, Stopped after ``stopping`` (the checkpoint is written), TrainingFailed when a loss or
-    a weight is no number any more, OutOfMemory; then the last good checkpoint stands.
+    ``stopping`` is asked after every step. Of several ``ranks`` the first alone writes and reports. A run that lacks
+    memory goes on with less; several, which compute alike, end. Raises InputError for bad input or a full disk, Stopped
+    after ``stopping`` (the checkpoint is written), TrainingFailed when a loss or a weight is no number any more,
+    OutOfMemory; then the last good checkpoint stands.
     """
     _check_options(options, preset)
     ranks = ranks or Ranks()
-    anatomy, hu = load_anatomy(preset.anatomy), HuRange()
-    data = load_training_data(
-        options.cases,
-        options.styles,
-        anatomy,
-        options.size,
-        options.slices_per_case or preset.slices_per_case,
-        preset.style_slices,
-        hu,
-        preset.style_bank,
-    )
-    if preset.style_bank:
-        data = data.without_tables()
     report = report if ranks.first else _silent
+    anatomy, hu = load_anatomy(preset.anatomy), HuRange()
+    data = _read(options, preset, anatomy, hu)
     for doubt in _doubts(data, anatomy, hu):
         report({"event": "notice", "message": doubt})
-    checkpoint = checkpoint_path(options.output)
-    with memory_told(_memory_advice(options)):
-        trainer = (StyleTrainer if preset.style_bank else Trainer)(
-            preset, anatomy, weights, data, options.size, options.seed, options.computing, options.batch, ranks
-        )
-        run = _Run(trainer, _description(options, preset, weights, data, trainer), checkpoint, report, options.preview)
-        if options.resume:
-            run.resume()
-        else:
-            run.calibrate()
-        slices = (options.epochs or preset.epochs) * len(data.contents)
-        total = options.steps or math.ceil(slices / trainer.global_batch)
-        losses = run.go_on(total, options.checkpoint_seconds, stopping)
-        if ranks.first:
-            run.check_weights()
-            found = measured(trainer.data, trainer.drawn, anatomy, preset.noise_size, options.seed)
-    if ranks.first:
-        report({"event": "memorisation", **found.card(), "message": found.told})
+    description = _description(options, preset, weights, data, options.batch * ranks.count)
+    trainer_of = StyleTrainer if preset.style_bank else Trainer
+    make = partial(trainer_of, preset, anatomy, weights, data, options.size, options.seed)
+
+    def attempt(computing: Computing, resume: bool, report: Report) -> None:
+        run = _Run(make(computing, options.batch, ranks), description, checkpoint_path(options.output), report)
+        _whole(run, options, resume, stopping, hu)
+
+    _with_less_and_less(attempt, options, ranks.count == 1, report)
+    return options.output
+
+
+def _read(options: TrainingOptions, preset: Preset, anatomy: Anatomy, hu: HuRange) -> TrainingData:
+    slices = options.slices_per_case or preset.slices_per_case
+    chosen = options.size, slices, preset.style_slices
+    data = load_training_data(options.cases, options.styles, anatomy, *chosen, hu, preset.style_bank)
+    return data.without_tables() if preset.style_bank else data
+
+
+def _with_less_and_less(
+    attempt: Callable[[Computing, bool, Report], None], options: TrainingOptions, alone: bool, report: Report
+) -> None:
+    """Attempts a run with less memory each time, from the last checkpoint that it has written. OutOfMemory at the end.
+
+    From a checkpoint, not from the step that failed: it may have changed one of the players.
+    """
+    computing, resume = options.computing, options.resume
+
+    def told(event: dict[str, Any]) -> None:
+        nonlocal resume
+        resume |= event["event"] == "checkpoint"
+        report(event)
+
+    while True:
+        try:
+            with memory_told(_memory_advice(options)):
+                return attempt(computing, resume, told)
+        except OutOfMemory:
+            less = computing.with_less_memory(options.batch)
+            if less is None or not alone:
+                raise
+        free_memory()
+        report({"event": "notice", "message": _told_of_less(computing, less, resume)})
+        computing = less
+
+
+def _whole(run: "_Run", options: TrainingOptions, resume: bool, stopping: Callable[[], bool], hu: HuRange) -> None:
+    """From the first step, or with ``resume`` from the checkpoint, to the model file."""
+    trainer = run.trainer
+    if resume:
+        run.resume()
+    else:
+        run.calibrate()
+    slices = (options.epochs or trainer.preset.epochs) * len(trainer.data.contents)
+    total = options.steps or math.ceil(slices / trainer.global_batch)
+    losses = run.go_on(total, options, stopping)
+    if trainer.ranks.first:
+        run.check_weights()
+        found = measured(trainer.data, trainer.drawn, trainer.anatomy, trainer.preset.noise_size, options.seed)
+        run.report({"event": "memorisation", **found.card(), "message": found.told})
         card = _card(trainer, run.description, losses, hu) | {"memorisation": found.card()}
         write_model(options.output, trainer.G_average.state_dict(), card)
-        checkpoint.unlink(missing_ok=True)
-    return options.output
+        run.checkpoint.unlink(missing_ok=True)
+
+
+def _told_of_less(computing: Computing, less: Computing, resume: bool) -> str:
+    how = f"with {less.at_once} of a step's slices at once, to the same result"
+    if less.device != computing.device:
+        how = "on the CPU"
+    since = "the last checkpoint" if resume else "the first step"
+    return f"The memory of {computing.device} is not enough: going on from {since} {how}."
 
 
 def _doubts(data: TrainingData, anatomy: Anatomy, hu: HuRange) -> list[str]:
@@ -165,6 +207,24 @@ def _check_options(options: TrainingOptions, preset: Preset) -> None:
         raise InputError(f"{options.checkpoint_seconds} seconds between checkpoints is not possible: 0 or more is.")
 
 
+class _Saving:
+    """When a checkpoint is due: after each epoch, as far as that takes little of the time, and every some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._took, self._last = seconds, 0.0, time.monotonic()
+
+    def is_due(self, epoch_ended: bool) -> bool:
+        since = time.monotonic() - self._last
+        return since >= self._seconds or (epoch_ended and since * _SAVING_SHARE >= self._took)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._last = time.monotonic()
+        self._took = self._last - start
+
+
 @dataclass(frozen=True)
 class _Run:
     """A trainer on its way, its checkpoint, and whom it reports to."""
@@ -173,23 +233,22 @@ class _Run:
     description: dict[str, Any]  # what must be the same for a resumed run
     checkpoint: Path
     report: Report
-    preview: Path | None
 
     def calibrate(self) -> None:
         norms = self.trainer.calibrate()
         weights = dict(zip(self.trainer.terms, self.trainer.loss_weights, strict=True))
         self.report({"event": "calibrated", "gradient_norms": norms, "weights": weights})
 
-    def go_on(self, total: int, checkpoint_seconds: float, stopping: Callable[[], bool]) -> dict[str, float]:
+    def go_on(self, total: int, options: TrainingOptions, stopping: Callable[[], bool]) -> dict[str, float]:
         """Steps until ``total``, with checkpoints and reports on the way; returns the last losses."""
         trainer, first, start = self.trainer, self.trainer.step, time.monotonic()
-        last_save = last_report = start
+        saving, last_report = _Saving(options.checkpoint_seconds), start
         terms: dict[str, torch.Tensor] = {}  # the last of each: a step may be without some
         losses: dict[str, float] = {}
         while trainer.step < total:
             terms |= trainer.train_step()
             now, ended, stop = time.monotonic(), trainer.step == total, self._stop(stopping)
-            save = not ended and (stop or now - last_save >= checkpoint_seconds)
+            save = not ended and (stop or saving.is_due(self._epoch_ended()))
             if ended or save or now - last_report >= _REPORT_SECONDS:
                 losses = _finite({name: term.item() for name, term in terms.items()}, trainer.step)
                 left = (now - start) / (trainer.step - first) * (total - trainer.step)
@@ -197,11 +256,16 @@ class _Run:
                 self.report({"event": "progress"} | progress)
                 last_report = now
             if save:
-                self.save()
-                last_save = time.monotonic()
+                with saving.noted():
+                    self.save(options.preview)
             if stop and not ended:
                 raise Stopped(f"Stopped at step {trainer.step} of {total}: go on with --resume.")
         return losses
+
+    def _epoch_ended(self) -> bool:
+        """Whether the last step has drawn the last slice of an epoch."""
+        drawn, epoch = self.trainer.step * self.trainer.global_batch, len(self.trainer.data.contents)
+        return drawn % epoch < self.trainer.global_batch
 
     def _stop(self, stopping: Callable[[], bool]) -> bool:
         """Whether to stop, in all processes at the same step."""
@@ -210,16 +274,16 @@ class _Run:
             return False
         return ranks.any(stopping())
 
-    def save(self) -> None:
-        """Writes the checkpoint, in the first process only. Raises TrainingFailed rather than write what is broken."""
+    def save(self, preview: Path | None) -> None:
+        """Writes the checkpoint and a preview, in the first process only. TrainingFailed rather than what is broken."""
         if not self.trainer.ranks.first:
             return
         self.check_weights()
         told = {"step": self.trainer.step, "loss_weights": self.trainer.loss_weights}
         write_checkpoint(self.checkpoint, flat_state(self.trainer.parts()), self.description | told)
         self.report({"event": "checkpoint", "step": self.trainer.step})
-        if self.preview is not None:
-            self._show(self.preview)
+        if preview is not None:
+            self._show(preview)
 
     def _show(self, path: Path) -> None:
         """Writes a content slice's map, the CT drawn from it by now, and its real CT, side by side, as a PNG."""
@@ -267,7 +331,7 @@ def _no_number(what: str, step: int) -> TrainingFailed:
 
 
 def _description(
-    options: TrainingOptions, preset: Preset, weights: FeatureWeights, data: TrainingData, trainer: Trainer
+    options: TrainingOptions, preset: Preset, weights: FeatureWeights, data: TrainingData, batch: int
 ) -> dict[str, Any]:
     """What must be the same for a resumed run, JSON-ready, for the checkpoint and the model card."""
     run = {
@@ -277,7 +341,7 @@ def _description(
         "cases": sorted({one.case_id for one in data.contents}),
         "slices": len(data.contents),
         "size": options.size,
-        "batch": trainer.global_batch,
+        "batch": batch,
         "precision": options.computing.precision,
         "seed": options.seed,
     }
@@ -287,6 +351,7 @@ def _description(
 def _card(trainer: Trainer, run: dict[str, Any], losses: dict[str, float], hu: HuRange) -> dict[str, Any]:
     return run | {
         **trainer.card(run["styles"]),
+        "precision": trainer.computing.precision,  # of the last steps, if the memory wasn't enough
         "anatomy": trainer.anatomy.to_json(),
         "hu_range": [hu.low, hu.high],
         "steps": trainer.step,

@@ -32,6 +32,11 @@ class TrainingSlice:
     labels: Tensor  # its organs, int64 [S, S]
     side_mm: float  # of the S pixels
 
+    def on(self, device: str) -> "TrainingSlice":
+        """The slice on a device; from page-locked memory it is on its way when this returns."""
+        x, y, labels = (part.to(device, non_blocking=True) for part in (self.x, self.y, self.labels))
+        return replace(self, x=x, y=y, labels=labels)
+
     def posed(self, pose: Pose, anatomy: Anatomy, warp_mm: float = 0) -> "TrainingSlice":
         """The slice in another pose, with ``warp_mm`` warped as well."""
         x, labels = posed(self.x, self.labels, pose, warp_mm, self.side_mm)
@@ -87,9 +92,12 @@ class TrainingData:
         return Draw(content, style, z, draw_pose(rng), n)
 
     def pinned(self) -> "TrainingData":
-        """The same with x and y in page-locked memory, from which a GPU fetches them while it computes."""
+        """The same in page-locked memory, from which a GPU fetches slices while it computes."""
 
-        return self._changed(lambda one: replace(one, x=one.x.pin_memory(), y=one.y.pin_memory()))
+        def pinned(one: TrainingSlice) -> TrainingSlice:
+            return replace(one, x=one.x.pin_memory(), y=one.y.pin_memory(), labels=one.labels.pin_memory())
+
+        return self._changed(pinned)
 
     def without_tables(self) -> "TrainingData":
         """The same slices, each without the table."""

@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .anatomy import Anatomy
-from .deformation import Grid, exponential, gradient, grid_of, in_mm, moved, smallest_jacobian, smoothed, within
+from .deformation import Grid, exponential, gradient, grid_of, in_mm, jacobian, moved, smoothed, within
 from .errors import InputError
 from .plausibility import Plausibility, Ranges, measure_ranges
 from .shape_model import ShapeModel
@@ -35,7 +35,8 @@ _STIFF = 0.15  # how much of its neighbors' motion bone takes part in
 _RIGID = ("bone", "spinal canal")
 _BONE_MM = 20.0  # over which a bone moves as one
 _DISTANCE_MM = 2.0  # between the pixels that distances are measured on
-_LEAST_JACOBIAN = 0.1
+_MOST_SCALED = 3.0  # by which factor tissue may grow or shrink: 1.7 across, as bronchi and vessels differ
+_MOST_SCALED_TOWARD_PEOPLE = 10.0  # they are as they are; the rest is the registration's
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class _Velocity:
     velocity: np.ndarray  # mm, [slice, row, column, xyz] at the grid's nodes
     where: np.ndarray  # bool, at the nodes: where displacements count for the amount
     farthest: float = np.inf  # the time after which it has reached what it leads to
+    most_scaled: float = _MOST_SCALED
 
 
 class Variations:
@@ -125,20 +127,29 @@ class Variations:
         for attempt in range(TRIES):
             field = self._velocity(chosen, np.random.default_rng([seed, number, attempt]))
             u, amount = self._exponential_of_amount(field, amount_mm)
-            jacobian = smallest_jacobian(u, self.grid)
-            if jacobian < _LEAST_JACOBIAN:
-                rejected.append("the deformation crushes tissue")
+            scales = jacobian(u, self.grid)
+            if fault := self._misscaled(scales, field.most_scaled):
+                rejected.append(fault)
                 continue
             labels = moved(self._labels, u, self.grid, sitk.sitkNearestNeighbor)
             faults = self._plausibility.faults(axial(labels))
             if not faults:
-                return Varied(labels, chosen, amount, attempt + 1, tuple(rejected), jacobian, u, self.grid)
+                return Varied(labels, chosen, amount, attempt + 1, tuple(rejected), float(scales.min()), u, self.grid)
             rejected += faults
         often = ", ".join(f"{fault} ({count} x)" for fault, count in Counter(rejected).most_common(3))
         raise InputError(
             f"No variation by {amount_mm:g} mm could be a person's in {TRIES} draws: {often}; "
             "ask for a smaller amount, or widen the ranges."
         )
+
+    def _misscaled(self, scales: np.ndarray, most: float) -> str | None:
+        """What is wrong with the Jacobian of a displacement, in a few words."""
+        in_body = scales[self._body]
+        if scales.min() <= 0:
+            return "the deformation folds"
+        if in_body.min(initial=1) < 1 / most:
+            return f"tissue grows more than {most:g} times"
+        return f"tissue shrinks more than {most:g} times" if in_body.max(initial=1) > most else None
 
     def _choose(self, way: Way, rng: np.random.Generator) -> Way:
         """The way itself; of "mixed", one of those that are possible with the others at hand."""
@@ -161,7 +172,7 @@ class Variations:
                 f"and there are {self._model.size}: give more cases, or vary in the way 'deform'."
             )
         target = self._model.toward_another(rng) if way == "interpolate" else self._model.sample(rng)
-        return _Velocity(self._possible(target), self._body, farthest=1.0)
+        return _Velocity(self._possible(target), self._body, 1.0, _MOST_SCALED_TOWARD_PEOPLE)
 
     def _exponential_of_amount(self, field: _Velocity, amount_mm: float) -> tuple[np.ndarray, float]:
         """The displacement along a velocity field, as long as the amount says, and its root mean square in mm."""

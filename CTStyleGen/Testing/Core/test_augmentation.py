@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from CTStyleGenCore.anatomy import Anatomy
-from CTStyleGenCore.augmentation import Pose, draw_pose, posed
+from CTStyleGenCore.augmentation import Pose, draw_pose, posed, varied
 from CTStyleGenCore.cases import Case
 from CTStyleGenCore.slices import HuRange, gray_map
 from CTStyleGenCore.training_data import training_slices
@@ -96,3 +96,13 @@ def test_a_training_slice_knows_its_side_and_is_warped_with_its_map(thorax: Anat
     torch.testing.assert_close(warped.y, gray_map(warped.labels, thorax)[None, None])
     lungs = warped.x[0, 0][warped.labels == 2]
     assert lungs.median() < -0.8 < 0 < warped.x[0, 0][warped.labels == 4].median()  # the CT went along
+
+
+def test_a_slice_is_moved_and_varied_on_its_device(thorax: Anatomy) -> None:
+    """The device "meta" computes nothing, and refuses what is elsewhere, as a GPU does."""
+    ct, labels = chest(slices=1)
+    one = training_slices(Case("A", ct, labels, ()), thorax, 64, 1, HuRange())[0].on("meta")
+    pose = draw_pose(np.random.default_rng(0))
+    moved = one.posed(pose, thorax, 6.0)
+    x = varied(moved.x, moved.labels, len(thorax.organs), np.random.default_rng(0))
+    assert {part.device.type for part in (moved.x, moved.y, moved.labels, x)} == {"meta"}

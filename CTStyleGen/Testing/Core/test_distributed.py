@@ -91,12 +91,12 @@ def test_a_run_of_two_processes_writes_one_model(cases: Path, tmp_path: Path) ->
     assert ran.returncode == 0, ran.stderr
     events = [json.loads(line) for line in ran.stdout.splitlines()]
     told = [event["event"] for event in events if event["event"] != "progress"]
-    assert told == ["calibrated", "memorisation", "done"]  # the first one's alone
+    assert told == ["calibrated", "checkpoint", "memorisation", "done"]  # the first one's alone
     assert [p.name for p in tmp_path.iterdir()] == ["m.ctstyle"]
     assert read_card(tmp_path / "m.ctstyle")["batch"] == 2
 
 
-def test_samples_are_shared_out(cases: Path, tmp_path: Path) -> None:
+def test_slices_are_shared_out(cases: Path, tmp_path: Path) -> None:
     model, labels = tmp_path / "m.ctstyle", tmp_path / "labels.nrrd"
     assert main(train_arguments(cases, model, "--steps", 1)) == 0
     sitk.WriteImage(chest(slices=2, seed=5)[1], str(labels))
@@ -124,7 +124,7 @@ def test_a_stopped_run_of_two_goes_on_as_one(cases: Path, tmp_path: Path) -> Non
         next(line for line in process.stdout if '"progress"' in line)
         process.terminate()
         output, errors = process.communicate(timeout=120)
-    step = next(json.loads(line)["step"] for line in output.splitlines() if '"checkpoint"' in line)
+    *_, step = (json.loads(line)["step"] for line in output.splitlines() if '"checkpoint"' in line)
     assert f"Process 1: Stopped at step {step}" in errors
     assert [p.name for p in tmp_path.iterdir()] == ["m.ctstyle.checkpoint"]
     assert main(train_arguments(cases, out, "--steps", step + 1, "--batch", 2, "--resume")) == 0

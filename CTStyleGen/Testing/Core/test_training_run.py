@@ -228,6 +228,15 @@ def test_a_preview_shows_map_synthetic_and_real(cases: Path, tmp_path: Path) -> 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.ctstyle", "preview.png"]
 
 
+@pytest.mark.parametrize(("share", "steps"), [(1e9, [2, 4]), (1e-9, [2])])
+def test_checkpoints_come_after_epochs_as_far_as_they_take_little_time(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, steps: list[int]
+) -> None:
+    monkeypatch.setattr("CTStyleGenCore.training._SAVING_SHARE", share)
+    events = run(options(cases, tmp_path, epochs=3, slices_per_case=1, checkpoint_seconds=1e6))
+    assert [event["step"] for event in events if event["event"] == "checkpoint"] == steps
+
+
 def test_losses_go_to_tensorboard(cases: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events: list[dict] = []
