@@ -70,7 +70,7 @@ def organ_pixels(labels: Tensor, organs: int, height: int, width: int) -> OrganP
 
     labels: int64 [H, W], values 0 to organs - 1.
     """
-    masks = F.one_hot(labels, organs).permute(2, 0, 1).float()[None]  # [1, organs, H, W]
+    masks = (labels == torch.arange(organs, device=labels.device)[:, None, None]).float()[None]  # [1, organs, H, W]
     share = F.adaptive_avg_pool2d(masks, (height, width))[0]
     owned = (share >= 0.5).flatten(1)  # [organs, M]
     index = owned.nonzero()[:, 1]  # row-major: organ by organ
@@ -225,8 +225,10 @@ def moment_loss(R: Tensor, r: OrganPixels, S: Tensor, s: OrganPixels, min_area: 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """[area, N] -> means and deviations [2, N], Gram matrix [N, N]."""
-    deviations = (rows.var(0, correction=0) + 1e-6).sqrt()  # of constant rows, too, with a gradient that is a number
-    return torch.stack([rows.mean(0), deviations]), gram(rows.mT) / len(rows)
+    means = rows.mean(0)
+    variances = (rows - means).square().mean(0)  # half the time of Tensor.var, backwards too
+    deviations = (variances + 1e-6).sqrt()  # of constant rows, too, with a gradient that is a number
+    return torch.stack([means, deviations]), gram(rows.mT) / len(rows)
 
 
 def code_loss(measured: Tensor, asked: Tensor) -> Tensor:

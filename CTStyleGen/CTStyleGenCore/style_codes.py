@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .anatomy import Anatomy
@@ -50,12 +49,13 @@ def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
 def _roughness(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
     """Mean |x(p) - x(p + lag)| over the pairs along rows and columns that lie in the same organ: [organs]."""
     total, pairs = x.new_zeros(organs), x.new_zeros(organs)
+    every = torch.arange(organs, device=labels.device)[:, None]
     for axis in (1, 2):
         count = x.shape[axis] - lag
         a, b = (labels.narrow(axis, start, count) for start in (0, lag))
         apart = (x.narrow(axis, 0, count) - x.narrow(axis, lag, count)).abs()
-        inside = F.one_hot(torch.where(a == b, a, organs), organs + 1)[..., :organs].flatten(0, 2).to(x.dtype)
-        total, pairs = total + apart.flatten() @ inside, pairs + inside.sum(0)
+        inside = (torch.where(a == b, a, organs).flatten() == every).to(x.dtype)  # [organs, pairs]
+        total, pairs = total + inside @ apart.flatten(), pairs + inside.sum(1)
     return total / pairs.clamp(min=1)
 
 

@@ -91,12 +91,11 @@ class StyleTrainer(Trainer):
         """The draw's slices, moved and varied; every second draw asks for the content's own style."""
         rng = np.random.default_rng([self.seed, 2, draw.number])
         content = self._varied(self._slice(draw), rng)
-        style = content if draw.number % 2 == 0 else self._varied(self.data.styles[draw.style], rng)
+        style = content if draw.number % 2 == 0 else self._varied(self.data.styles[draw.style].on(self.device), rng)
         return _Task(content, style, slice_codes([style], self.anatomy)[None], draw.z.to(self.device))
 
     def _varied(self, one: TrainingSlice, rng: np.random.Generator) -> TrainingSlice:
-        x = varied(one.x, one.labels, len(self.anatomy.organs), rng)
-        return replace(one, x=x.to(self.device), y=one.y.to(self.device), labels=one.labels.to(self.device))
+        return replace(one, x=varied(one.x, one.labels, len(self.anatomy.organs), rng))
 
     def _made(self, tasks: Sequence[_Task]) -> Tensor:
         y, z, codes = (torch.cat(parts) for parts in zip(*((t.content.y, t.z, t.codes) for t in tasks), strict=True))
