@@ -366,7 +366,7 @@ def test_docs_train(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any("discriminator" in example.get("losses", ()) for example in examples)
     for event in chain(events, examples):
         event.get("losses", {}).pop("discriminator", None)  # not in every step, as the page says
-    assert shapes(events) == shapes(examples)
+    assert shapes(events) | {"notice {event: str, message: str}"} == shapes(examples)  # of memory: test_less_memory
 
 
 def test_docs_synthesize(folder: Path, from_command: list[Event], capsys: pytest.CaptureFixture[str]) -> None:
