@@ -25,7 +25,7 @@ from .phantoms import anatomy_of, labels_of
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "CTStyleGen" / "Testing" / "Core")]
-from hostile import BOUND_BYTES, READERS, Watched, check, whole_files  # noqa: E402 - the tests' own
+from hostile import BOUND_BYTES, MEMORY, READERS, Watched, check, whole_files  # noqa: E402 - the tests' own
 
 _SIZE = 128  # pixels, of the worker's model and slices
 
@@ -51,7 +51,7 @@ def main() -> None:
 def soak(name: str, inputs: int) -> str:
     """Gives a reader so many files; prints a row, and returns the fault, "" for none."""
     start, fault, answers = time.monotonic(), "", {"taken": 0, "refused": 0}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         files = whole_files(name, Path(folder))
         with Watched({name: files}) as readers:
             try:

@@ -7,7 +7,6 @@ says beyond voxels and geometry (a patient's name, private DICOM tags) is droppe
 import gzip
 import math
 import os
-import re
 import struct
 import sys
 import threading
@@ -22,12 +21,12 @@ import SimpleITK as sitk
 
 from .errors import InputError
 from .files import require_place, written_beside
+from .headers import data_file
 
 AIR_HU = -1024  # scanners pad the corners with less (-2000, -3024); that is not Hounsfield units
 MAX_VOXELS = 2**30  # 1024 x 1024 x 1024; a header that claims more is damaged, or no CT
 _DEFLATE = 1032  # bytes that deflate packs into one, at the most
 _NOT_STRAIGHT = 0.01  # of the cosine between two axes; what a file rounds is less
-_LINE, _NAME = 512, 200  # characters of a header's line, and of a MetaImage's name, that the C libraries have room for
 _IMAGE_IO = {
     ".nrrd": "NrrdImageIO",
     ".nhdr": "NrrdImageIO",
@@ -67,9 +66,9 @@ def read_image(path: str | Path) -> sitk.Image:
     with _unreadable(path):
         image = reader.Execute()
     if image.GetDimension() == 2:
-        metadata = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+        told = metadata(image)
         image = sitk.JoinSeries(image)
-        for key, value in metadata.items():
+        for key, value in told.items():
             image.SetMetaData(key, value)
     _check_grid(path, image)
     return image
@@ -80,7 +79,7 @@ def voxel_count(path: str | Path) -> int:
     path = Path(path)
     if not path.is_dir():
         return math.prod(_header(path).GetSize())
-    with _quiet():
+    with _unreadable(path):
         files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
     if not files:
         raise InputError(f"{path} holds no DICOM series: give an image file, or a folder with one CT series.")
@@ -96,7 +95,7 @@ def write_volume(image: sitk.Image, path: str | Path) -> None:
     """
     path = Path(path)
     _require_suffix(path)
-    kept = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("CTStyleGen")}
+    kept = {key: value for key, value in metadata(image).items() if key.startswith("CTStyleGen")}
     image = without_metadata(image)
     for key, value in kept.items():
         image.SetMetaData(key, value)
@@ -129,6 +128,12 @@ def suffix_of(path: Path) -> str:
     """The suffix in lower case; ".nii.gz" is one."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def metadata(image: sitk.Image) -> dict[str, str]:
+    """What a file says besides, by key, without keys that SimpleITK can't be asked for; bytes not in UTF-8 as �."""
+    keys = [key for key in image.GetMetaDataKeys() if key.isascii()]
+    return {key: image.GetMetaData(key).encode(errors="surrogateescape").decode(errors="replace") for key in keys}
 
 
 def without_metadata(image: sitk.Image) -> sitk.Image:
@@ -194,7 +199,7 @@ def in_hu(image: sitk.Image, path: str | Path) -> sitk.Image:
 def _read_series(folder: Path) -> sitk.Image:
     """The one CT series of a DICOM folder, its slices sorted by position."""
     find = sitk.ImageSeriesReader
-    with _quiet():
+    with _unreadable(folder):
         series = {uid: find.GetGDCMSeriesFileNames(str(folder), uid) for uid in find.GetGDCMSeriesIDs(str(folder))}
         readers = {uid: _header(Path(files[0])) for uid, files in series.items()}
     if not series:
@@ -238,9 +243,9 @@ def _read_dicom_file(path: Path) -> sitk.Image:
     _check_length(path, reader)
     with _unreadable(path):
         image = reader.Execute()
-    thickness = _tag(reader, _THICKNESS)
-    if image.GetSize()[-1] == 1 and thickness and float(thickness) > 0:
-        image.SetSpacing((*image.GetSpacing()[:2], float(thickness)))
+        thickness_mm = float(_tag(reader, _THICKNESS) or 0)
+    if image.GetSize()[-1] == 1 and thickness_mm > 0:
+        image.SetSpacing((*image.GetSpacing()[:2], thickness_mm))
     _check_grid(path, image)
     return image
 
@@ -248,13 +253,18 @@ def _read_dicom_file(path: Path) -> sitk.Image:
 def _header(path: Path) -> sitk.ImageFileReader:
     """A reader of that file, with its header read."""
     with _unreadable(path):
-        _data_file(path)
+        data_file(path, _image_io(path))
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(_IMAGE_IO.get(suffix_of(path), "GDCMImageIO"))  # named, as guessing tries HDF5, aloud
+    reader.SetImageIO(_image_io(path) or "GDCMImageIO")  # named, as guessing tries HDF5, aloud
     reader.SetFileName(str(path))
     with _unreadable(path):
         reader.ReadImageInformation()
     return reader
+
+
+def _image_io(path: Path) -> str | None:
+    """SimpleITK's name of the reader of such files; None for DICOM, whose files may have any name."""
+    return _IMAGE_IO.get(suffix_of(path))
 
 
 def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
@@ -287,58 +297,8 @@ def _check_length(path: Path, reader: sitk.ImageFileReader) -> None:
     """InputError for a header that claims more than a file of that length can hold, before memory is asked for."""
     width = sitk.Image((1, 1), reader.GetPixelID()).GetSizeOfPixelComponent()
     claimed = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * width
-    if claimed > _data_file(path).stat().st_size * _DEFLATE:
+    if claimed > data_file(path, _image_io(path)).stat().st_size * _DEFLATE:
         raise InputError(f"{path} claims more voxels than fit into a file of its length: it is cut short or damaged.")
-
-
-def _data_file(path: Path) -> Path:
-    """The file that holds the voxels: ``path`` itself, or the one beside it that its header names.
-
-    InputError for a NRRD or MetaImage header that the C libraries below ITK aren't safe with: lines longer than their
-    buffers, "%" in names that they print, names that lead elsewhere (a device that never ends, somebody's files).
-    """
-    kind = _IMAGE_IO.get(suffix_of(path))
-    if kind not in ("NrrdImageIO", "MetaImageIO"):
-        return path
-    with path.open("rb") as file:
-        lines = iter(file.readline, b"")
-        name = (_data_in_nrrd if kind == "NrrdImageIO" else _data_in_metaimage)(lines)
-    if not name:
-        return path
-    other = path.with_name(name)
-    if other.name != name or "%" in name or not other.is_file():
-        raise InputError(
-            f"{path} says that its voxels are in '{name}', which is no file beside it: give one whole file."
-        )
-    return other
-
-
-def _data_in_nrrd(lines: Iterator[bytes]) -> str:
-    """The file named by a NRRD header; "": its voxels follow the header. Raises ValueError for an unsafe header."""
-    name = ""
-    for line in lines:
-        field, _, value = line.rstrip(b"\r\n").partition(b":")
-        if not field and not value:
-            break
-        if len(line) > _LINE and not (line.startswith(b"#") or value.startswith(b"=")):  # comments, keys and values
-            raise ValueError("a long line")
-        if field.strip().lower() in (b"data file", b"datafile"):
-            name = value.strip().decode()
-    return name
-
-
-def _data_in_metaimage(lines: Iterator[bytes]) -> str:
-    """The file named by a MetaImage header; "": its voxels follow the header. Raises ValueError for an unsafe one."""
-    for line in lines:
-        told = re.fullmatch(rb"([^\s=:][^=:]*?)[ \t]*[=:][ \t]*(.*?)\s*", line)
-        if not told:
-            break
-        field, value = told[1].lower(), told[2]
-        if (field == b"ndims" and value not in (b"2", b"3", b"4")) or (field == b"name" and len(value) > _NAME):
-            raise ValueError("dimensions or a name that can't be")
-        if field == b"elementdatafile":
-            return "" if value.upper() == b"LOCAL" else value.decode()
-    raise ValueError("a line that is none of a header")
 
 
 def _check_whole(path: Path) -> None:
