@@ -20,12 +20,11 @@ import SimpleITK as sitk
 import torch
 from CTStyleGenCore.model_file import write_model
 from CTStyleGenCore.presets import load_preset
+from hostile import BOUND_BYTES, MEMORY, READERS, Watched, check, whole_files
 
 from .phantoms import anatomy_of, labels_of
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "CTStyleGen" / "Testing" / "Core")]
-from hostile import BOUND_BYTES, MEMORY, READERS, Watched, check, whole_files  # noqa: E402 - the tests' own
 
 _SIZE = 128  # pixels, of the worker's model and slices
 

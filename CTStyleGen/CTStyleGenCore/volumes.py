@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .dicom_elements import has_pixels, is_dicom
 from .errors import InputError
 from .files import require_place, written_beside
 from .headers import data_file
@@ -35,7 +36,7 @@ _IMAGE_IO = {
     ".mha": "MetaImageIO",
     ".mhd": "MetaImageIO",
 }
-_MODALITY, _THICKNESS = "0008|0060", "0018|0050"
+_MODALITY, _THICKNESS, _SERIES = "0008|0060", "0018|0050", "0020|000e"
 _FORMATS = "NRRD, NIfTI, MetaImage (.mha) or DICOM"
 _STDERR = threading.RLock()  # stderr is the whole process's: one thread at a time turns it away
 _WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
@@ -79,11 +80,7 @@ def voxel_count(path: str | Path) -> int:
     path = Path(path)
     if not path.is_dir():
         return math.prod(_header(path).GetSize())
-    with _unreadable(path):
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
-    if not files:
-        raise InputError(f"{path} holds no DICOM series: give an image file, or a folder with one CT series.")
-    return len(files) * math.prod(_header(Path(files[0])).GetSize()[:2])
+    return sum(math.prod(reader.GetSize()) for reader in _ct_slices(path).values())
 
 
 def write_volume(image: sitk.Image, path: str | Path) -> None:
@@ -197,33 +194,16 @@ def in_hu(image: sitk.Image, path: str | Path) -> sitk.Image:
 
 
 def _read_series(folder: Path) -> sitk.Image:
-    """The one CT series of a DICOM folder, its slices sorted by position."""
-    find = sitk.ImageSeriesReader
-    with _unreadable(folder):
-        series = {uid: find.GetGDCMSeriesFileNames(str(folder), uid) for uid in find.GetGDCMSeriesIDs(str(folder))}
-        readers = {uid: _header(Path(files[0])) for uid, files in series.items()}
-    if not series:
-        raise InputError(f"{folder} holds no DICOM series: give an image file, or a folder with one CT series.")
-    series = {uid: files for uid, files in series.items() if _tag(readers[uid], _MODALITY) in ("CT", "")}
-    if not series:
-        raise InputError(f"{folder} holds DICOM but no CT: give a folder with one CT series.")
-    if len(series) > 1:
-        found = "; ".join(f"{Path(files[0]).name} and {len(files) - 1} more files" for files in series.values())
-        raise InputError(f"{folder} holds {len(series)} DICOM series, so give each a folder of its own: {found}.")
-    return _read_stack(folder, next(iter(series.values())))
-
-
-def _read_stack(folder: Path, files: Sequence[str]) -> sitk.Image:
-    """Slice files, in the order of their positions, as one volume; InputError unless they lie on one regular grid."""
+    """The one CT series of a DICOM folder; InputError unless its slices lie on one regular grid."""
+    slices = _ct_slices(folder)
+    files, readers = list(slices), list(slices.values())
     if len(files) == 1:
-        return _read_dicom_file(Path(files[0]))
-    with _unreadable(folder):
-        readers = [_header(Path(file)) for file in files]
+        return _read_dicom_file(files[0])
     _check_size(folder, (*readers[0].GetSize()[:2], len(files)), 3)
-    for file, reader in zip(files, readers, strict=True):
-        _check_length(Path(file), reader)
+    for file, reader in slices.items():
+        _check_length(file, reader)
     with _unreadable(folder):
-        image = sitk.ReadImage(files, imageIO="GDCMImageIO")
+        image = sitk.ReadImage([*map(str, files)], imageIO="GDCMImageIO")
     _check_grid(folder, image)
     off_mm = max(_distance_mm(image, reader.GetOrigin(), (0, 0, k)) for k, reader in enumerate(readers))
     if off_mm > 0.5 * min(image.GetSpacing()):
@@ -232,6 +212,31 @@ def _read_stack(folder: Path, files: Sequence[str]) -> sitk.Image:
             "or the gantry was tilted; export the whole series, or resample it in 3D Slicer."
         )
     return image
+
+
+def _ct_slices(folder: Path) -> dict[Path, sitk.ImageFileReader]:
+    """The files of the one CT series in a DICOM folder, each with its header, in the order of their positions."""
+    series: dict[str, dict[Path, sitk.ImageFileReader]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and is_dicom(path)):
+        with _unreadable(path):
+            is_image = has_pixels(path)
+        if is_image:
+            reader = _header(path)
+            series.setdefault(_tag(reader, _SERIES), {})[path] = reader
+    if not series:
+        raise InputError(f"{folder} holds no DICOM series: give an image file, or a folder with one CT series.")
+    cts = [files for files in series.values() if _tag(next(iter(files.values())), _MODALITY) in ("CT", "")]
+    if not cts:
+        raise InputError(f"{folder} holds DICOM but no CT: give a folder with one CT series.")
+    if len(cts) > 1:
+        found = "; ".join(f"{next(iter(files)).name} and {len(files) - 1} more files" for files in cts)
+        raise InputError(f"{folder} holds {len(cts)} DICOM series, so give each a folder of its own: {found}.")
+    return dict(sorted(cts[0].items(), key=lambda slice_: _height_mm(slice_[1])))
+
+
+def _height_mm(reader: sitk.ImageFileReader) -> float:
+    """Where a slice lies along its normal."""
+    return float(np.dot(np.reshape(reader.GetDirection(), (3, 3))[:, 2], reader.GetOrigin()))
 
 
 def _read_dicom_file(path: Path) -> sitk.Image:
@@ -253,6 +258,8 @@ def _read_dicom_file(path: Path) -> sitk.Image:
 def _header(path: Path) -> sitk.ImageFileReader:
     """A reader of that file, with its header read."""
     with _unreadable(path):
+        if not _image_io(path):
+            has_pixels(path)
         data_file(path, _image_io(path))
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_image_io(path) or "GDCMImageIO")  # named, as guessing tries HDF5, aloud

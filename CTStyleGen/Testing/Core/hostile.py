@@ -167,7 +167,7 @@ def read_request(path: Path) -> None:
 
     with path.open("rb") as file:
         for line in lines(file.read):
-            with _one_sentence():
+            with one_sentence():
                 parse_request(line)
 
 
@@ -192,7 +192,7 @@ _ALLOCATION = re.compile(r"(?<!Bits)[Aa]lloc")  # bad_alloc, "can't allocate"; a
 
 
 @contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
+def one_sentence() -> Iterator[None]:
     from CTStyleGenCore.errors import InputError
 
     try:
@@ -215,8 +215,8 @@ def _watched() -> None:
         name, path = json.loads(line)
         answer = "refused"
         try:
-            with _one_sentence():
-                READERS[name](Path(path)) if path else _limit_memory()
+            with one_sentence():
+                READERS[name](Path(path)) if path else limit_memory()
                 answer = "taken"
         except BaseException:
             answer = traceback.format_exc()
@@ -224,7 +224,7 @@ def _watched() -> None:
         out.flush()
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -472,7 +472,7 @@ def told_path(reader: str, file: Path) -> Path:
 
 _NUMBERS = ("0", "-1", "1", "3", "65536", "2147483648", "99999999999999999999", "nan", "inf", "1e400", "", "9" * 5000)
 _HUGE_NAME = "\x1b[31mä\n\u2028" * 500
-_ODD = (None, True, -1, 0, 1 << 70, 10**400, 0.5, math.nan, math.inf, "", "\ud800", "a\nb", _HUGE_NAME, [], {}, [[]])
+ODD = (None, True, -1, 0, 1 << 70, 10**400, 0.5, math.nan, math.inf, "", "\ud800", "a\nb", _HUGE_NAME, [], {}, [[]])
 _EXTREMES = [
     struct.pack(order + kind, value)
     for order in "<>"
@@ -548,7 +548,7 @@ def odd_json(draw: st.DrawFn, value: Any) -> Any:
         if how == "repeat":
             return value[:place] + [value[place]] * draw(st.sampled_from((2, 300))) + value[place + 1 :]
         return [*value[:place], draw(odd_json(value[place])), *value[place + 1 :]]
-    return draw(st.sampled_from(_ODD))
+    return draw(st.sampled_from(ODD))
 
 
 def _text(value: object) -> bytes:

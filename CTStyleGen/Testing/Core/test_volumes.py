@@ -127,6 +127,13 @@ def test_dicom_with_numbers_that_cannot_be_is_refused(
     assert "can't be read" in refused(read_ct, folder) and "can't be read" in refused(read_ct, file)
 
 
+def test_a_damaged_slice_is_told_and_not_left_out(tmp_path: Path, refused: Refused) -> None:
+    folder = write_dicom(tmp_path / "s", noise(), [10.0, 12.5, 15.0, 17.5, 20.0])
+    last = max(folder.iterdir())
+    last.write_bytes(last.read_bytes() + b"\xe1\x7f\x10\0OB\0\0\xff\xff\xff\x7f")  # an element of 2 GB
+    assert str(last) in refused(read_ct, folder)
+
+
 @pytest.mark.parametrize("sizes", ["2 2", "2 2 2"])
 def test_keys_and_values_of_a_header_may_be_no_text(tmp_path: Path, sizes: str) -> None:
     header = f"NRRD0004\ntype: short\ndimension: {len(sizes.split())}\nsizes: {sizes}\nencoding: raw\nendian: little\n"
