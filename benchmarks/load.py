@@ -63,8 +63,8 @@ def followed(*arguments: object) -> Iterator[Moment]:
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """A process's memory, now and at most; zeros when it has ended."""
-    told = Path(f"/proc/{pid}/status").read_text()
+    """A process's memory, now and at most."""
+    told = Path(f"/proc/{pid}/status").read_text()  # no memory in it once the process has ended
     fields = dict(line.split(":", 1) for line in told.splitlines())
     now, most = (int(fields.get(key, "0 kB").split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
     return now, most
@@ -129,12 +129,12 @@ def write_segmentation(path: Path, labels: np.ndarray) -> None:
 
 
 def expand(folder: Path) -> None:
-    """One data set of 10,000 slices: 100 images of 100."""
+    """One data set of 10,000 slices: 100 images of 100, whose anatomy stays (to vary it takes most of the time)."""
     slices, per_case = 100, 10
     for number in range(IMAGES // per_case):
         write_case(folder / "cases" / f"C{number}", slices=slices, side=SIZE, seed=number)
     model = model_of(folder / "m.ctstyle", anatomy_of(6))
-    made = ("--cases", folder / "cases", "--per-case", per_case, "--output", folder / "set")
+    made = ("--cases", folder / "cases", "--per-case", per_case, "--amount", 0, "--output", folder / "set")
     rows = [moment for moment in followed("expand", "--model", model, *made) if moment.event["event"] == "progress"]
     print("\n| slices of a data set | seconds | memory, MiB |\n| ---: | ---: | ---: |")
     for moment in rows[::20]:

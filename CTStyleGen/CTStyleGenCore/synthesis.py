@@ -15,8 +15,8 @@ from torch import Tensor
 from . import __version__
 from .anatomy import Anatomy
 from .cases import Case, read_case, write_volume
-from .devices import is_out_of_memory, placed
-from .errors import InputError, OutOfMemory, Stopped
+from .devices import placed
+from .errors import InputError, OutOfMemory, Stopped, is_out_of_memory
 from .files import sha256
 from .model_file import read_card, read_weights
 from .networks import make_generator

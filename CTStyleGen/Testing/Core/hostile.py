@@ -374,13 +374,14 @@ def _card() -> dict[str, Any]:
     }
 
 
-def _model(path: Path) -> Path:
+def _model(path: Path, weights: bool) -> Path:
+    """A model, or one with its card alone, which is told by a thousandth of the bytes."""
     from CTStyleGenCore.anatomy import load_anatomy
     from CTStyleGenCore.model_file import write_model
     from CTStyleGenCore.networks import make_generator
 
     generator = make_generator("styles", _WEIGHTS_SIZE, load_anatomy("thorax"), _NOISE)
-    write_model(path, generator.state_dict(), _card())
+    write_model(path, generator.state_dict() if weights else {}, _card())
     return path
 
 
@@ -431,7 +432,7 @@ def whole_files(reader: str, folder: Path) -> list[Path]:
     if reader == "labels":
         return [_volume(folder / "a b.seg.nrrd", labels, _SEGMENTS), _volume(folder / "labels.nii.gz", labels)]
     if reader in ("card", "model"):
-        return [_model(folder / "m.ctstyle")]
+        return [_model(folder / "m.ctstyle", weights=reader == "model")]
     if reader == "table":
         from CTStyleGenCore.anatomy import load_anatomy
 
