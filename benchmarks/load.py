@@ -129,7 +129,7 @@ def write_segmentation(path: Path, labels: np.ndarray) -> None:
 
 
 def expand(folder: Path) -> None:
-    """One data set of 10,000 slices: 100 images of 100, whose anatomy stays (to vary it takes most of the time)."""
+    """One data set of 10,000 slices: 100 images of 100, whose anatomy stays as it is."""
     slices, per_case = 100, 10
     for number in range(IMAGES // per_case):
         write_case(folder / "cases" / f"C{number}", slices=slices, side=SIZE, seed=number)
