@@ -188,7 +188,7 @@ READERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-_ALLOCATION = re.compile(r"(?<!Bits)[Aa]lloc")  # bad_alloc, "can't allocate"; a DICOM image has BitsAllocated
+_ALLOCATION = re.compile(r"bad_alloc|(?<!Bits)[Aa]llocat")  # not BitsAllocated, which a DICOM image has
 
 
 @contextlib.contextmanager
