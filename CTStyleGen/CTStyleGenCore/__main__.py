@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, presets
 from .environment import lacking
-from .errors import InputError, OutOfMemory, Stopped, TrainingFailed, gpu_failure
+from .errors import InputError, OutOfMemory, Stopped, TrainingFailed, gpu_failure, is_out_of_memory
 from .ranks import joined, launched
 from .reporting import Report, Terminal, json_lines
 
@@ -52,10 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
         kind, message, code = "training", str(error), 1
     except OutOfMemory as error:
         kind, message, code = "memory", str(error), 1
-    except RuntimeError as error:
-        if not (failure := gpu_failure(error)):
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            kind, message, code = "memory", "The memory is not enough: end other programs, or use another computer.", 1
+        elif failure := gpu_failure(error):
+            kind, message, code = "gpu", failure, 1
+        else:
             raise
-        kind, message, code = "gpu", failure, 1
     report({"event": "error", "kind": kind, "message": message})
     if not isinstance(report, Terminal):
         print(message if ranks.first else f"Process {ranks.rank}: {message}", file=sys.stderr)

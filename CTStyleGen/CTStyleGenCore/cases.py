@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from .anatomy import Anatomy, SegmentReport
 from .errors import InputError
 from .files import read_json
-from .volumes import read_ct, read_image, same_grid, suffix_of, write_volume
+from .volumes import metadata, read_ct, read_image, same_grid, suffix_of, write_volume
 
 __all__ = [
     "Case",
@@ -258,14 +258,13 @@ def _slicer_segments(path: Path, image: sitk.Image) -> list[_Segment]:
     Keys: https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.html. Extents and colors aren't
     needed. Files before Slicer 4.11 name neither layer nor value: each segment is 1 in a layer of its own.
     """
-    keys = set(image.GetMetaDataKeys())
-    told = {key: image.GetMetaData(key) for key in keys if key.startswith("Segment")}
+    told = {key: value for key, value in metadata(image).items() if key.startswith("Segment")}
     kind = told.get("Segmentation_SourceRepresentation") or told.get("Segmentation_MasterRepresentation", "")
     if kind not in ("", "Binary labelmap"):
         raise InputError(
             f"{path} holds a '{kind}', not a binary labelmap: export it from 3D Slicer as a binary labelmap."
         )
-    numbers = sorted(int(match[1]) for key in keys if (match := re.fullmatch(r"Segment(0|[1-9][0-9]{0,8})_ID", key)))
+    numbers = sorted(int(match[1]) for key in told if (match := re.fullmatch(r"Segment(0|[1-9][0-9]{0,8})_ID", key)))
     return [_slicer_segment(path, told, number) for number in numbers]
 
 

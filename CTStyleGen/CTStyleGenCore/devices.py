@@ -8,15 +8,11 @@ from typing import Literal, TypeVar
 
 import torch
 
-from .errors import InputError, OutOfMemory
+from .errors import InputError, OutOfMemory, is_out_of_memory
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("auto", "float32", "bfloat16")
-_NO_MEMORY = (  # in PyTorch's messages
-    *("can't allocate memory", "not enough memory", "could not create a memory"),
-    "CUDA error: out of memory",  # of the driver, which other programs have left none
-)
 
 
 @dataclass(frozen=True)
@@ -64,13 +60,6 @@ def placed(network: Network, device: str, channels_last: bool = True) -> Network
     if channels_last or torch.device(device).type == "cuda":
         return network.to(memory_format=torch.channels_last)
     return network
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a lack of memory: of the GPU's, of PyTorch's on the CPU, or of Python's."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
 
 
 @contextmanager

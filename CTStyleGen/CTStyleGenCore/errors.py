@@ -1,6 +1,10 @@
 """How a command can end other than well, each with one sentence for the user."""
 
 _LONGEST = 2000  # characters of a sentence; what it cites of a file may be of any length
+_NO_MEMORY = (  # in PyTorch's, oneDNN's and C++'s messages
+    *("can't allocate memory", "not enough memory", "could not create a memory", "bad_alloc"),
+    "CUDA error: out of memory",  # of the driver, which other programs have left none
+)
 _GPU_FAILURES = ("CUDA error", "CUDA driver error", "cuDNN error", "HIP error")  # how PyTorch's messages begin
 
 
@@ -32,7 +36,14 @@ class OutOfMemory(Exception):
     """The memory is not enough: what to do, and what is kept. Exit code 1."""
 
 
-def gpu_failure(error: RuntimeError) -> str | None:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory: Python's, or the GPU's (torch.OutOfMemoryError) or PyTorch's on the CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+
+
+def gpu_failure(error: Exception) -> str | None:
     """A sentence for an error of the GPU or its driver, after which this process can't use it; None for all others.
 
     Known by their words: PyTorch has a class for some of them alone (AcceleratorError, from 2.8 on).

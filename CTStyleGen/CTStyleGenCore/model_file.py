@@ -23,8 +23,8 @@ _HU_BOUND = 1e6  # no HU is beyond
 _HEADER_LIMIT = 16 << 20  # bytes; a real header takes some ten thousand
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one.strip() for one in value)
 
 
 def _is_range(value: Any) -> bool:
@@ -39,8 +39,8 @@ def _is_object(value: Any) -> bool:
 _CARD: dict[str, Callable[[Any], bool]] = {
     "preset": _is_object,
     "anatomy": _is_object,
-    "styles": _are_texts,
-    "cases": _are_texts,
+    "styles": lambda value: _are_ids(value) and value != [],
+    "cases": _are_ids,
     "size": lambda value: type(value) is int,
     "hu_range": _is_range,
     "features": _is_object,

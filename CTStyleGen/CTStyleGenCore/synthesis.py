@@ -15,8 +15,8 @@ from torch import Tensor
 from . import __version__
 from .anatomy import Anatomy
 from .cases import Case, read_case, write_volume
-from .devices import free_memory, is_out_of_memory, placed
-from .errors import InputError, OutOfMemory, Stopped
+from .devices import free_memory, placed
+from .errors import InputError, OutOfMemory, Stopped, is_out_of_memory
 from .files import sha256
 from .model_file import read_card, read_weights
 from .networks import make_generator
@@ -62,6 +62,8 @@ class Model:
             self.G = make_generator(*made_of)
             self.G.load_state_dict(weights)
             bank = self.card.get("style_codes", {})
+            if (preset["generator"] == "styles") != bool(bank):
+                raise ValueError("a generator that takes styles, and none to take, or styles that none takes")
             self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
         except OSError as error:
             raise InputError(f"The model {path} can't be read: {error.strerror}.") from error

@@ -7,7 +7,6 @@ says beyond voxels and geometry (a patient's name, private DICOM tags) is droppe
 import gzip
 import math
 import os
-import re
 import struct
 import sys
 import threading
@@ -20,14 +19,15 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .dicom_elements import has_pixels, is_dicom
 from .errors import InputError
 from .files import require_place, written_beside
+from .headers import data_file
 
 AIR_HU = -1024  # scanners pad the corners with less (-2000, -3024); that is not Hounsfield units
 MAX_VOXELS = 2**30  # 1024 x 1024 x 1024; a header that claims more is damaged, or no CT
 _DEFLATE = 1032  # bytes that deflate packs into one, at the most
 _NOT_STRAIGHT = 0.01  # of the cosine between two axes; what a file rounds is less
-_LINE, _NAME = 512, 200  # characters of a header's line, and of a MetaImage's name, that the C libraries have room for
 _IMAGE_IO = {
     ".nrrd": "NrrdImageIO",
     ".nhdr": "NrrdImageIO",
@@ -36,7 +36,7 @@ _IMAGE_IO = {
     ".mha": "MetaImageIO",
     ".mhd": "MetaImageIO",
 }
-_MODALITY, _THICKNESS = "0008|0060", "0018|0050"
+_MODALITY, _THICKNESS, _SERIES = "0008|0060", "0018|0050", "0020|000e"
 _FORMATS = "NRRD, NIfTI, MetaImage (.mha) or DICOM"
 _STDERR = threading.RLock()  # stderr is the whole process's: one thread at a time turns it away
 _WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
@@ -67,9 +67,9 @@ def read_image(path: str | Path) -> sitk.Image:
     with _unreadable(path):
         image = reader.Execute()
     if image.GetDimension() == 2:
-        metadata = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+        told = metadata(image)
         image = sitk.JoinSeries(image)
-        for key, value in metadata.items():
+        for key, value in told.items():
             image.SetMetaData(key, value)
     _check_grid(path, image)
     return image
@@ -80,11 +80,7 @@ def voxel_count(path: str | Path) -> int:
     path = Path(path)
     if not path.is_dir():
         return math.prod(_header(path).GetSize())
-    with _quiet():
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
-    if not files:
-        raise InputError(f"{path} holds no DICOM series: give an image file, or a folder with one CT series.")
-    return len(files) * math.prod(_header(Path(files[0])).GetSize()[:2])
+    return sum(math.prod(reader.GetSize()) for reader in _ct_slices(path).values())
 
 
 def write_volume(image: sitk.Image, path: str | Path) -> None:
@@ -96,7 +92,7 @@ def write_volume(image: sitk.Image, path: str | Path) -> None:
     """
     path = Path(path)
     _require_suffix(path)
-    kept = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("CTStyleGen")}
+    kept = {key: value for key, value in metadata(image).items() if key.startswith("CTStyleGen")}
     image = without_metadata(image)
     for key, value in kept.items():
         image.SetMetaData(key, value)
@@ -129,6 +125,12 @@ def suffix_of(path: Path) -> str:
     """The suffix in lower case; ".nii.gz" is one."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def metadata(image: sitk.Image) -> dict[str, str]:
+    """What a file says besides, by key, without keys that SimpleITK can't be asked for; bytes not in UTF-8 as �."""
+    keys = [key for key in image.GetMetaDataKeys() if key.isascii()]
+    return {key: image.GetMetaData(key).encode(errors="surrogateescape").decode(errors="replace") for key in keys}
 
 
 def without_metadata(image: sitk.Image) -> sitk.Image:
@@ -192,33 +194,16 @@ def in_hu(image: sitk.Image, path: str | Path) -> sitk.Image:
 
 
 def _read_series(folder: Path) -> sitk.Image:
-    """The one CT series of a DICOM folder, its slices sorted by position."""
-    find = sitk.ImageSeriesReader
-    with _quiet():
-        series = {uid: find.GetGDCMSeriesFileNames(str(folder), uid) for uid in find.GetGDCMSeriesIDs(str(folder))}
-        readers = {uid: _header(Path(files[0])) for uid, files in series.items()}
-    if not series:
-        raise InputError(f"{folder} holds no DICOM series: give an image file, or a folder with one CT series.")
-    series = {uid: files for uid, files in series.items() if _tag(readers[uid], _MODALITY) in ("CT", "")}
-    if not series:
-        raise InputError(f"{folder} holds DICOM but no CT: give a folder with one CT series.")
-    if len(series) > 1:
-        found = "; ".join(f"{Path(files[0]).name} and {len(files) - 1} more files" for files in series.values())
-        raise InputError(f"{folder} holds {len(series)} DICOM series, so give each a folder of its own: {found}.")
-    return _read_stack(folder, next(iter(series.values())))
-
-
-def _read_stack(folder: Path, files: Sequence[str]) -> sitk.Image:
-    """Slice files, in the order of their positions, as one volume; InputError unless they lie on one regular grid."""
+    """The one CT series of a DICOM folder; InputError unless its slices lie on one regular grid."""
+    slices = _ct_slices(folder)
+    files, readers = list(slices), list(slices.values())
     if len(files) == 1:
-        return _read_dicom_file(Path(files[0]))
-    with _unreadable(folder):
-        readers = [_header(Path(file)) for file in files]
+        return _read_dicom_file(files[0])
     _check_size(folder, (*readers[0].GetSize()[:2], len(files)), 3)
-    for file, reader in zip(files, readers, strict=True):
-        _check_length(Path(file), reader)
+    for file, reader in slices.items():
+        _check_length(file, reader)
     with _unreadable(folder):
-        image = sitk.ReadImage(files, imageIO="GDCMImageIO")
+        image = sitk.ReadImage([*map(str, files)], imageIO="GDCMImageIO")
     _check_grid(folder, image)
     off_mm = max(_distance_mm(image, reader.GetOrigin(), (0, 0, k)) for k, reader in enumerate(readers))
     if off_mm > 0.5 * min(image.GetSpacing()):
@@ -227,6 +212,31 @@ def _read_stack(folder: Path, files: Sequence[str]) -> sitk.Image:
             "or the gantry was tilted; export the whole series, or resample it in 3D Slicer."
         )
     return image
+
+
+def _ct_slices(folder: Path) -> dict[Path, sitk.ImageFileReader]:
+    """The files of the one CT series in a DICOM folder, each with its header, in the order of their positions."""
+    series: dict[str, dict[Path, sitk.ImageFileReader]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and is_dicom(path)):
+        with _unreadable(path):
+            is_image = has_pixels(path)
+        if is_image:
+            reader = _header(path)
+            series.setdefault(_tag(reader, _SERIES), {})[path] = reader
+    if not series:
+        raise InputError(f"{folder} holds no DICOM series: give an image file, or a folder with one CT series.")
+    cts = [files for files in series.values() if _tag(next(iter(files.values())), _MODALITY) in ("CT", "")]
+    if not cts:
+        raise InputError(f"{folder} holds DICOM but no CT: give a folder with one CT series.")
+    if len(cts) > 1:
+        found = "; ".join(f"{next(iter(files)).name} and {len(files) - 1} more files" for files in cts)
+        raise InputError(f"{folder} holds {len(cts)} DICOM series, so give each a folder of its own: {found}.")
+    return dict(sorted(cts[0].items(), key=lambda slice_: _height_mm(slice_[1])))
+
+
+def _height_mm(reader: sitk.ImageFileReader) -> float:
+    """Where a slice lies along its normal."""
+    return float(np.dot(np.reshape(reader.GetDirection(), (3, 3))[:, 2], reader.GetOrigin()))
 
 
 def _read_dicom_file(path: Path) -> sitk.Image:
@@ -238,9 +248,9 @@ def _read_dicom_file(path: Path) -> sitk.Image:
     _check_length(path, reader)
     with _unreadable(path):
         image = reader.Execute()
-    thickness = _tag(reader, _THICKNESS)
-    if image.GetSize()[-1] == 1 and thickness and float(thickness) > 0:
-        image.SetSpacing((*image.GetSpacing()[:2], float(thickness)))
+        thickness_mm = float(_tag(reader, _THICKNESS) or 0)
+    if image.GetSize()[-1] == 1 and thickness_mm > 0:
+        image.SetSpacing((*image.GetSpacing()[:2], thickness_mm))
     _check_grid(path, image)
     return image
 
@@ -248,13 +258,20 @@ def _read_dicom_file(path: Path) -> sitk.Image:
 def _header(path: Path) -> sitk.ImageFileReader:
     """A reader of that file, with its header read."""
     with _unreadable(path):
-        _data_file(path)
+        if not _image_io(path):
+            has_pixels(path)
+        data_file(path, _image_io(path))
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(_IMAGE_IO.get(suffix_of(path), "GDCMImageIO"))  # named, as guessing tries HDF5, aloud
+    reader.SetImageIO(_image_io(path) or "GDCMImageIO")  # named, as guessing tries HDF5, aloud
     reader.SetFileName(str(path))
     with _unreadable(path):
         reader.ReadImageInformation()
     return reader
+
+
+def _image_io(path: Path) -> str | None:
+    """SimpleITK's name of the reader of such files; None for DICOM, whose files may have any name."""
+    return _IMAGE_IO.get(suffix_of(path))
 
 
 def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
@@ -287,58 +304,8 @@ def _check_length(path: Path, reader: sitk.ImageFileReader) -> None:
     """InputError for a header that claims more than a file of that length can hold, before memory is asked for."""
     width = sitk.Image((1, 1), reader.GetPixelID()).GetSizeOfPixelComponent()
     claimed = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * width
-    if claimed > _data_file(path).stat().st_size * _DEFLATE:
+    if claimed > data_file(path, _image_io(path)).stat().st_size * _DEFLATE:
         raise InputError(f"{path} claims more voxels than fit into a file of its length: it is cut short or damaged.")
-
-
-def _data_file(path: Path) -> Path:
-    """The file that holds the voxels: ``path`` itself, or the one beside it that its header names.
-
-    InputError for a NRRD or MetaImage header that the C libraries below ITK aren't safe with: lines longer than their
-    buffers, "%" in names that they print, names that lead elsewhere (a device that never ends, somebody's files).
-    """
-    kind = _IMAGE_IO.get(suffix_of(path))
-    if kind not in ("NrrdImageIO", "MetaImageIO"):
-        return path
-    with path.open("rb") as file:
-        lines = iter(file.readline, b"")
-        name = (_data_in_nrrd if kind == "NrrdImageIO" else _data_in_metaimage)(lines)
-    if not name:
-        return path
-    other = path.with_name(name)
-    if other.name != name or "%" in name or not other.is_file():
-        raise InputError(
-            f"{path} says that its voxels are in '{name}', which is no file beside it: give one whole file."
-        )
-    return other
-
-
-def _data_in_nrrd(lines: Iterator[bytes]) -> str:
-    """The file named by a NRRD header; "": its voxels follow the header. Raises ValueError for an unsafe header."""
-    name = ""
-    for line in lines:
-        field, _, value = line.rstrip(b"\r\n").partition(b":")
-        if not field and not value:
-            break
-        if len(line) > _LINE and not (line.startswith(b"#") or value.startswith(b"=")):  # comments, keys and values
-            raise ValueError("a long line")
-        if field.strip().lower() in (b"data file", b"datafile"):
-            name = value.strip().decode()
-    return name
-
-
-def _data_in_metaimage(lines: Iterator[bytes]) -> str:
-    """The file named by a MetaImage header; "": its voxels follow the header. Raises ValueError for an unsafe one."""
-    for line in lines:
-        told = re.fullmatch(rb"([^\s=:][^=:]*?)[ \t]*[=:][ \t]*(.*?)\s*", line)
-        if not told:
-            break
-        field, value = told[1].lower(), told[2]
-        if (field == b"ndims" and value not in (b"2", b"3", b"4")) or (field == b"name" and len(value) > _NAME):
-            raise ValueError("dimensions or a name that can't be")
-        if field == b"elementdatafile":
-            return "" if value.upper() == b"LOCAL" else value.decode()
-    raise ValueError("a line that is none of a header")
 
 
 def _check_whole(path: Path) -> None:

@@ -81,7 +81,7 @@ class Place:
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().AutoWindowLevelOff()
         node.GetDisplayNode().SetWindowLevel(*self._windowLevel)
-        node.AddDefaultStorageNode()
+        self._saveWithMark(node)
         _putInto(node, self._currentFolder())
         return node
 
@@ -164,6 +164,12 @@ class Place:
             node.SetAttribute(ATTRIBUTE_PREFIX + key, value)
         for role, source in ((SOURCE_SEGMENTATION_ROLE, self._segmentation), (SOURCE_VOLUME_ROLE, self._reference)):
             node.SetNodeReferenceID(role, source.GetID() if self._isThere(source) else None)
+
+    def _saveWithMark(self, node: "slicer.vtkMRMLScalarVolumeNode") -> None:
+        """Has Slicer save the volume as NRRD, with its attributes in the header: other formats lose what it says."""
+        storage = self.scene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
+        storage.SetDefaultWriteFileExtension("nrrd")
+        node.SetAndObserveStorageNodeID(storage.GetID())
 
     def _isThere(self, node: "slicer.vtkMRMLNode | None") -> bool:
         return node is not None and node.GetScene() is self.scene

@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 BOUND_BYTES = 512 << 20
 _SECONDS, _START_SECONDS = 10.0, 120.0
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a file on a disk takes longer than reading it
 _WEIGHTS_SIZE, _NOISE = 64, 8  # a generator's, small
 
 # --- readers, in the child ------------------------------------------------------------------------------------------
@@ -166,12 +167,13 @@ def read_request(path: Path) -> None:
 
     with path.open("rb") as file:
         for line in lines(file.read):
-            with _one_sentence():
+            with one_sentence():
                 parse_request(line)
 
 
 READERS: dict[str, Callable[[Path], None]] = {
     "ct": read_ct,
+    "series": read_ct,
     "labels": read_labels,
     "table": read_table,
     "card": read_card,
@@ -186,8 +188,11 @@ READERS: dict[str, Callable[[Path], None]] = {
 }
 
 
+_ALLOCATION = re.compile(r"bad_alloc|(?<!Bits)[Aa]llocat")  # not BitsAllocated, which a DICOM image has
+
+
 @contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
+def one_sentence() -> Iterator[None]:
     from CTStyleGenCore.errors import InputError
 
     try:
@@ -197,7 +202,9 @@ def _one_sentence() -> Iterator[None]:
         assert message.isprintable() and 10 < len(message) < 3000 and message.endswith((".", "?")), message
         cause: BaseException | None = error
         while cause := cause and (cause.__cause__ or cause.__context__):
-            assert not isinstance(cause, MemoryError) and "lloca" not in str(cause), f"needs too much memory: {cause}"
+            assert not isinstance(cause, MemoryError) and not _ALLOCATION.search(str(cause)), (
+                f"needs too much memory: {cause}"
+            )
 
 
 def _watched() -> None:
@@ -208,8 +215,8 @@ def _watched() -> None:
         name, path = json.loads(line)
         answer = "refused"
         try:
-            with _one_sentence():
-                READERS[name](Path(path)) if path else _limit_memory()
+            with one_sentence():
+                READERS[name](Path(path)) if path else limit_memory()
                 answer = "taken"
         except BaseException:
             answer = traceback.format_exc()
@@ -217,7 +224,7 @@ def _watched() -> None:
         out.flush()
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -311,17 +318,18 @@ _SEGMENTS = {
 }
 
 
-def _dicom(path: Path) -> Path:
+def _dicom(path: Path, k: int = 0) -> Path:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
     one = Dataset()
     told = {
         "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": generate_uid(entropy_srcs=["hostile"]),
+        "SOPInstanceUID": generate_uid(entropy_srcs=[f"hostile {k}"]),
+        "SeriesInstanceUID": generate_uid(entropy_srcs=["hostile"]),
         "Modality": "CT",
         "SliceThickness": "2.5",
-        "ImagePositionPatient": ["1", "2", "3"],
+        "ImagePositionPatient": ["1", "2", f"{2.5 * k}"],
         "ImageOrientationPatient": ["1", "0", "0", "0", "1", "0"],
         "PixelSpacing": ["0.5", "0.75"],
         "Rows": 7,
@@ -334,7 +342,7 @@ def _dicom(path: Path) -> Path:
         "PixelRepresentation": 1,
         "RescaleIntercept": "-1024",
         "RescaleSlope": "1",
-        "PixelData": (_hu()[0] + 1024).tobytes(),
+        "PixelData": (_hu()[k] + 1024).tobytes(),
     }
     for keyword, value in told.items():
         setattr(one, keyword, value)
@@ -366,13 +374,14 @@ def _card() -> dict[str, Any]:
     }
 
 
-def _model(path: Path) -> Path:
+def _model(path: Path, weights: bool) -> Path:
+    """A model, or one with its card alone, which is told by a thousandth of the bytes."""
     from CTStyleGenCore.anatomy import load_anatomy
     from CTStyleGenCore.model_file import write_model
     from CTStyleGenCore.networks import make_generator
 
     generator = make_generator("styles", _WEIGHTS_SIZE, load_anatomy("thorax"), _NOISE)
-    write_model(path, generator.state_dict(), _card())
+    write_model(path, generator.state_dict() if weights else {}, _card())
     return path
 
 
@@ -418,10 +427,12 @@ def whole_files(reader: str, folder: Path) -> list[Path]:
     if reader == "ct":
         names = ("ct ä.nrrd", "ct.nii.gz", "ct.nii", "ct.mha")
         return [*(_volume(folder / name, _hu()) for name in names), _dicom(folder / "ct.dcm")]
+    if reader == "series":
+        return [_dicom(folder / f"{k}.dcm", k) for k in range(3)]
     if reader == "labels":
         return [_volume(folder / "a b.seg.nrrd", labels, _SEGMENTS), _volume(folder / "labels.nii.gz", labels)]
     if reader in ("card", "model"):
-        return [_model(folder / "m.ctstyle")]
+        return [_model(folder / "m.ctstyle", weights=reader == "model")]
     if reader == "table":
         from CTStyleGenCore.anatomy import load_anatomy
 
@@ -455,14 +466,14 @@ def whole_files(reader: str, folder: Path) -> list[Path]:
 
 def told_path(reader: str, file: Path) -> Path:
     """What the reader is told to read: the file, or for some the folder that it is in."""
-    return file.parent if reader in ("dataset", "plan", "training") else file
+    return file.parent if reader in ("series", "dataset", "plan", "training") else file
 
 
 # --- breaking them -------------------------------------------------------------------------------------------------
 
 _NUMBERS = ("0", "-1", "1", "3", "65536", "2147483648", "99999999999999999999", "nan", "inf", "1e400", "", "9" * 5000)
 _HUGE_NAME = "\x1b[31mä\n\u2028" * 500
-_ODD = (None, True, -1, 0, 1 << 70, 10**400, 0.5, math.nan, math.inf, "", "\ud800", "a\nb", _HUGE_NAME, [], {}, [[]])
+ODD = (None, True, -1, 0, 1 << 70, 10**400, 0.5, math.nan, math.inf, "", "\ud800", "a\nb", _HUGE_NAME, [], {}, [[]])
 _EXTREMES = [
     struct.pack(order + kind, value)
     for order in "<>"
@@ -538,7 +549,7 @@ def odd_json(draw: st.DrawFn, value: Any) -> Any:
         if how == "repeat":
             return value[:place] + [value[place]] * draw(st.sampled_from((2, 300))) + value[place + 1 :]
         return [*value[:place], draw(odd_json(value[place])), *value[place + 1 :]]
-    return draw(st.sampled_from(_ODD))
+    return draw(st.sampled_from(ODD))
 
 
 def _text(value: object) -> bytes:
@@ -625,6 +636,44 @@ def odd_nrrd(draw: st.DrawFn) -> bytes:
     return ("NRRD0004\n" + "\n".join(told) + "\n\n").encode() + voxels
 
 
+_DICOM_VALUES = (
+    b"",
+    b"x ",
+    b"2\\5 ",
+    b"nan ",
+    b"-1",
+    b"0 ",
+    b"1e400 ",
+    b"9" * 5000,
+    b"\xff\xff",
+    bytes(4),
+    b"\xff" * 8,
+)
+
+
+@st.composite
+def odd_dicom(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A DICOM file (explicit VR, little endian) with elements that have another value, VR or length, or are gone."""
+    data, at, number = whole[:144], 144, 0  # of the preamble, the mark, and the length of the group that follows
+    odd = draw(st.sets(st.integers(0, 24), min_size=1, max_size=3))
+    while at < len(whole):
+        head, form = (12, "<I") if whole[at + 4 : at + 6] in (b"OB", b"OW") else (8, "<H")
+        named = whole[at : at + head - struct.calcsize(form)]
+        (length,) = struct.unpack_from(form, whole, at + len(named))
+        value = whole[at + head :][:length]
+        at, number = at + head + length, number + 1
+        how = draw(st.sampled_from(("value", "value", "value", "vr", "length", "gone"))) if number - 1 in odd else ""
+        if how == "value":
+            value = draw(st.sampled_from(_DICOM_VALUES))
+        elif how == "vr":
+            named = named[:4] + draw(st.sampled_from((b"UN", b"SQ", b"DS", b"US"))) + named[6:]
+        elif how == "gone":
+            continue
+        told = draw(st.sampled_from((0, 1, 0xFFFF))) if how == "length" else len(value)
+        data += named + struct.pack(form, told) + value
+    return data
+
+
 @st.composite
 def odd_archive(draw: st.DrawFn, whole: bytes) -> bytes:
     """A .pth archive that packs its entries, has others, or says other lengths than it has."""
@@ -675,10 +724,12 @@ def hostile(reader: str, whole: Path) -> st.SearchStrategy[bytes]:
         return odd.map(lambda told: b"\n".join([*told, b""])) | broken(data) | endless
     if whole.suffix == ".pth":
         return broken(data) | (odd_archive(data) if data.startswith(b"PK") else _odd_pickle(data))
+    if whole.suffix == ".dcm":
+        return broken(data) | odd_dicom(data)
     return broken(data) | odd_nrrd() if whole.suffix == ".nrrd" else broken(data)
 
 
-def check(readers: Watched, name: str, wholes: Sequence[Path], inputs: int) -> Counter[str]:
+def check(readers: Watched, name: str, wholes: Sequence[Path], inputs: int, part: int = 0) -> Counter[str]:
     """Gives the reader so many hostile files, each in a whole one's place; returns how many were taken and refused.
 
     AssertionError: with the smallest fault.
@@ -686,19 +737,21 @@ def check(readers: Watched, name: str, wholes: Sequence[Path], inputs: int) -> C
     answers: Counter[str] = Counter()
     strategies = {whole: hostile(name, whole) for whole in wholes}
 
-    @settings(max_examples=inputs, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @seed(part)
+    @settings(max_examples=inputs, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.sampled_from(wholes).flatmap(lambda whole: st.tuples(st.just(whole), strategies[whole])))
     def holds(case: tuple[Path, bytes]) -> None:
         whole, data = case
-        for other in wholes:  # as it was before another one's turn
-            shutil.copyfile(other, folder / "where ü they are" / other.name)
-        file = folder / "where ü they are" / whole.name
+        file = folder / whole.name
         file.write_bytes(data)
-        answers[readers.read(name, file)] += 1
+        try:
+            answers[readers.read(name, file)] += 1
+        finally:
+            shutil.copyfile(whole, file)
 
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        shutil.copytree(wholes[0].parent, folder / "where ü they are")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as made:
+        folder = Path(made) / "where ü they are"
+        shutil.copytree(wholes[0].parent, folder)
         holds()
     return answers
 

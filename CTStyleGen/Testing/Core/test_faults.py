@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +43,21 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "m.ctstyle"
+    return small_model(tmp_path_factory.mktemp("models") / "m.ctstyle")
+
+
+@pytest.fixture
+def segmentation(tmp_path: Path) -> Path:
+    return chest_labels(tmp_path / "labels.nrrd")
+
+
+def small_model(path: Path) -> Path:
     torch.manual_seed(0)
     write_model(path, Generator(64).state_dict(), card())
     return path
 
 
-@pytest.fixture
-def segmentation(tmp_path: Path) -> Path:
-    path = tmp_path / "labels.nrrd"
+def chest_labels(path: Path) -> Path:
     sitk.WriteImage(chest(slices=5)[1], str(path))
     return path
 
@@ -165,6 +172,42 @@ def test_an_expansion_killed_before_it_wrote_its_plan_can_be_begun_again(
     assert main(expand_arguments(model, cases, output, "--resume")) == 2
     assert main(expand_arguments(model, cases, output)) == 0
     assert len([*output.glob("labelsTr/*.gz")]) == 9
+
+
+# --- no room, no memory ---------------------------------------------------------------------------------------------
+
+
+def limit(kind: str, most: int) -> None:
+    """Limits files or, on top of what there is, memory: in the process that runs a command."""
+    import resource
+
+    if kind == "RLIMIT_AS":
+        most += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(getattr(resource, kind), (most, most))
+
+
+def ended(arguments: list[str], errors: Path, kind: str, most: int) -> tuple[int | None, str]:
+    """The exit code of a command within such a limit, and what it has told."""
+    process = started(arguments, errors, partial(limit, kind, most))
+    process.join()
+    return process.exitcode, errors.read_text()
+
+
+@posix
+def test_a_full_disk_ends_a_data_set_without_half_an_image(model: Path, cases: Path, tmp_path: Path) -> None:
+    code, told = ended(expand_arguments(model, cases, tmp_path / "set"), tmp_path / "told.txt", "RLIMIT_FSIZE", 4000)
+    assert code == 2 and told.startswith(("No room on the disk", str(tmp_path))) and told.count("\n") == 1
+    assert not voxels(tmp_path / "set") and not any(tmp_path.rglob(f"{files._PREFIX}*"))
+    assert main(expand_arguments(model, cases, tmp_path / "set", "--resume")) == 0
+    assert len(voxels(tmp_path / "set")) == 18
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's here")
+def test_a_limit_of_memory_ends_a_training_with_a_sentence_and_nothing_half(cases: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "m.ctstyle", tmp_path / "told.txt"
+    code, sentence = ended(train_arguments(cases, out, "--steps", 1), told, "RLIMIT_AS", 24 << 20)
+    assert code == 1 and sentence.startswith("The memory is not enough") and sentence.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["told.txt"]
 
 
 # --- files that vanish ----------------------------------------------------------------------------------------------

@@ -70,6 +70,8 @@ _ENDLESS = "/dev/zero"
         ("dimensions.mha", _MHA.replace("NDims = 3", "NDims = 99999") + "ElementDataFile = LOCAL\n"),
         ("negative dimensions.mha", _MHA.replace("NDims = 3", "NDims = -1") + "ElementDataFile = LOCAL\n"),
         ("printed.mhd", _MHA + "ElementDataFile = %s%n%s%n\n"),
+        ("packed in more.mha", f"CompressedData = True\nCompressedDataSize = 1e12\n{_MHA}ElementDataFile = LOCAL\n"),
+        ("packed in less.mha", f"CompressedData = True\nCompressedDataSize = -1\n{_MHA}ElementDataFile = LOCAL\n"),
         ("device.mhd", _MHA + f"ElementDataFile = {_ENDLESS}\n"),
         ("list.mhd", _MHA + f"ElementDataFile = LIST\n{_ENDLESS}\n"),
     ],

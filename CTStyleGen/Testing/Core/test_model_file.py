@@ -90,7 +90,16 @@ def test_a_card_that_does_not_fit_the_weights_is_refused(tmp_path: Path, changes
 
 
 @pytest.mark.parametrize(
-    "changes", [{"hu_range": [1]}, {"hu_range": [5, 1]}, {"hu_range": ["a", 1]}, {"styles": [1]}, {"size": True}]
+    "changes",
+    [
+        {"hu_range": [1]},
+        {"hu_range": [5, 1]},
+        {"hu_range": ["a", 1]},
+        {"styles": [1]},
+        {"styles": []},
+        {"cases": [" "]},
+        {"size": True},
+    ],
 )
 def test_a_card_with_values_that_cannot_be_is_refused(tmp_path: Path, changes: dict) -> None:
     path = tmp_path / "m.ctstyle"

@@ -16,7 +16,7 @@ import torch
 from CTStyleGenCore import synthesis
 from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.checkpoint import checkpoint_path, read_checkpoint
-from CTStyleGenCore.devices import is_out_of_memory
+from CTStyleGenCore.errors import is_out_of_memory
 from CTStyleGenCore.files import written_beside
 from CTStyleGenCore.model_file import read_weights
 from CTStyleGenCore.trainer import Trainer

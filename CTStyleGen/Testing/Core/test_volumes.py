@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import LEFT_HANDED, OBLIQUE, Refused, image, noise
-from CTStyleGenCore.volumes import axial_places, read_ct, same_grid, write_volume
+from CTStyleGenCore.volumes import axial_places, metadata, read_ct, read_image, same_grid, write_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -109,6 +109,36 @@ def test_one_dicom_slice_is_as_thick_as_it_says(tmp_path: Path) -> None:
     folder = write_dicom(tmp_path / "s", noise((1, 9, 8)), [10.0])
     for path in (folder, next(folder.iterdir())):
         assert read_ct(path).GetSpacing() == pytest.approx((0.7, 0.9, 2.5))
+
+
+@pytest.mark.parametrize(
+    ("whole", "broken"),
+    [(b"DS\4\0002.5 ", b"DS\4\0002\\5 "), (b"DS\4\0002.5 ", b"DS\4\0thin"), (b"\2\0US\2\0\1\0", b"\2\0US\2\0x ")],
+    ids=["two thicknesses", "a word for thickness", "8312 samples a pixel"],
+)
+def test_dicom_with_numbers_that_cannot_be_is_refused(
+    tmp_path: Path, refused: Refused, whole: bytes, broken: bytes
+) -> None:
+    folder = write_dicom(tmp_path / "one", noise((1, 5, 6)), [7.5])
+    (file,) = folder.iterdir()
+    data = file.read_bytes()
+    assert data.count(whole) == 1
+    file.write_bytes(data.replace(whole, broken))
+    assert "can't be read" in refused(read_ct, folder) and "can't be read" in refused(read_ct, file)
+
+
+def test_a_damaged_slice_is_told_and_not_left_out(tmp_path: Path, refused: Refused) -> None:
+    folder = write_dicom(tmp_path / "s", noise(), [10.0, 12.5, 15.0, 17.5, 20.0])
+    last = max(folder.iterdir())
+    last.write_bytes(last.read_bytes() + b"\xe1\x7f\x10\0OB\0\0\xff\xff\xff\x7f")  # an element of 2 GB
+    assert str(last) in refused(read_ct, folder)
+
+
+@pytest.mark.parametrize("sizes", ["2 2", "2 2 2"])
+def test_keys_and_values_of_a_header_may_be_no_text(tmp_path: Path, sizes: str) -> None:
+    header = f"NRRD0004\ntype: short\ndimension: {len(sizes.split())}\nsizes: {sizes}\nencoding: raw\nendian: little\n"
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + b"k\xff:=1\nname:=Lungenfl\xfcgel\n\n" + b"\1" * 16)
+    assert metadata(read_image(tmp_path / "a.nrrd"))["name"] == "Lungenfl�gel"
 
 
 def test_a_folder_with_several_series_is_refused_unless_one_is_ct(tmp_path: Path, refused: Refused) -> None:

@@ -2,14 +2,16 @@
 
 import tempfile
 import unittest
+import zipfile
 from pathlib import Path
 
 import CTStyleGenTesting  # noqa: F401 - prepares slicer
 import numpy as np
+import SimpleITK as sitk
 import slicer
 import vtk
 from CTStyleGenTesting import scenes
-from CTStyleGenLib.geometry import ijkToRAS
+from CTStyleGenLib.geometry import ijkToRAS, imageInGrid
 from CTStyleGenLib.outputs import SOURCE_SEGMENTATION_ROLE, SOURCE_VOLUME_ROLE, Place
 
 SHAPE = (5, 6, 7)
@@ -86,6 +88,35 @@ class OutputsTest(unittest.TestCase):
                 Place(self.segmentation, self.volume).add(voxels, PROVENANCE)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
 
+    def test_the_file_that_slicer_saves_says_that_it_is_synthetic(self) -> None:
+        node = self.add()
+        storage = node.GetStorageNode()
+        self.assertEqual(storage.GetDefaultWriteFileExtension(), "nrrd")
+        formats = storage.GetSupportedWriteFileTypes()
+        offered = [formats.GetValue(number) for number in range(formats.GetNumberOfValues())]
+        self.assertEqual(offered, ["NRRD (.nrrd)", "NRRD (.nhdr)"])  # none that loses the mark
+        with tempfile.TemporaryDirectory() as folder:
+            storage.SetFileName(str(Path(folder) / "saved.nrrd"))
+            self.assertTrue(storage.WriteData(node))
+            saved = sitk.ReadImage(storage.GetFileName())
+        self.assertEqual(saved.GetMetaData("CTStyleGen.Synthetic"), "1")
+        self.assertEqual(saved.GetMetaData("CTStyleGen.Model"), PROVENANCE["Model"])
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(saved), self.voxels)
+        np.testing.assert_allclose(saved.GetOrigin(), imageInGrid(self.voxels, node).GetOrigin(), atol=1e-9)
+        np.testing.assert_allclose(saved.GetDirection(), imageInGrid(self.voxels, node).GetDirection(), atol=1e-9)
+
+    def test_the_file_of_samples_says_that_each_is_synthetic(self) -> None:
+        Place(self.segmentation, self.volume).addSequence([self.voxels] * 2, [PROVENANCE] * 2)
+        sequence = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceNode")
+        sequence.AddDefaultStorageNode()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "samples.seq.nrrd"
+            sequence.GetStorageNode().SetFileName(str(path))
+            self.assertTrue(sequence.GetStorageNode().WriteData(sequence))
+            header = path.read_bytes().partition(b"\n\n")[0]
+        for number in range(2):
+            self.assertIn(f"axis 3 item {number:04} CTStyleGen.Synthetic:=1".encode(), header)
+
     def test_saved_scene_keeps_everything(self) -> None:
         scenes.addTransform(scenes.rotation(30, (0, 1, 0)), self.volume)
         hierarchy = scenes.hierarchyNode()
@@ -96,6 +127,9 @@ class OutputsTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "scene.mrb")
             self.assertTrue(slicer.mrmlScene.WriteToMRB(path))
+            with zipfile.ZipFile(path) as bundle:
+                (file,) = [file for file in bundle.namelist() if "synthetic" in file]
+                self.assertIn(b"CTStyleGen.Synthetic:=1", bundle.read(file).partition(b"\n\n")[0])
             slicer.mrmlScene.Clear(False)
             self.assertTrue(slicer.mrmlScene.ReadFromMRB(path, True))
         node = slicer.util.getNode(name)

@@ -105,6 +105,9 @@ class ChildTest(PatientsTestCase):
         node = CTStyleGenLogic().synthesize(self.segmentation, self.volume, model=self.model, device="cpu")
         self.assertAnonymous(node)
         self.assertSeen("labels.nrrd", "ct.nrrd")
+        header = self.saved(node, "synthetic.nrrd")
+        self.assertIn(b"CTStyleGen.Synthetic:=1", header)
+        self.assertFalse(named(header))
 
     def test_varied(self) -> None:
         (node,) = CTStyleGenLogic().vary(self.segmentation, self.volume, count=1, amount=0, way="deform")
@@ -117,7 +120,8 @@ class ChildTest(PatientsTestCase):
 
     def saved(self, node: slicer.vtkMRMLStorableNode, name: str) -> bytes:
         """The header of the file as which Slicer saves the node."""
-        node.AddDefaultStorageNode()
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode()
         node.GetStorageNode().SetFileName(str(self.folder / name))
         self.assertTrue(node.GetStorageNode().WriteData(node))
         return (self.folder / name).read_bytes().partition(b"\n\n")[0]
