@@ -57,10 +57,6 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     logic: Any = None
     panels: Sequence[Panel] = ()
 
-    def __init__(self, parent: Any = None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-
     def setup(self) -> None:
         """Called when the module is opened for the first time."""
         ScriptedLoadableModuleWidget.setup(self)

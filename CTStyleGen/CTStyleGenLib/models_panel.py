@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 import slicer
+from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import SUFFIX
 from slicer.i18n import tr as _
 
@@ -29,6 +30,7 @@ class ModelsPanel(Panel):
         super().__init__("ModelsPanel.ui", logic)
         self.title = _("Models")
         self._models: list[StoredModel] = []  # the rows of the table
+        self._problem = ""  # why there are none
         self._child = ChildBar(self.ui.progressBar, self.ui.cancelButton, self.ui.logTextEdit, self.refresh)
         self.setUpRows = SetUpRows(self.ui, self._child, self.refresh)
         self._prepareTable()
@@ -147,11 +149,12 @@ class ModelsPanel(Panel):
         """Shows what is in the models folder now; ``select``, or what was selected, is selected."""
         selected = self.selectedModel()
         wanted = select or (selected.path if selected else None)
-        self._models, weights = [], None
-        self.ui.storageLabel.text = ""
-        with shown():
+        self._models, weights, self._problem = [], None, ""
+        try:
             self._models, weights = models.storedModels(), models.featureWeights()
             self._showStorage()
+        except (InputError, OSError) as error:  # the folder is not there
+            self._problem = self.ui.storageLabel.text = str(error)
         self._showTable([model.path for model in self._models].index(wanted) if wanted in self._paths() else 0)
         self.setUpRows.show(weights)
         self.showModel()
@@ -178,7 +181,8 @@ class ModelsPanel(Panel):
     def showModel(self) -> None:
         """Shows the selected model's card and picture."""
         model = self.selectedModel()
-        self.ui.cardLabel.text = cardText(model) if model else _("There is no model yet: train one, or import a file.")
+        none = self._problem or _("There is no model yet: train one, or import a file.")
+        self.ui.cardLabel.text = cardText(model) if model else none
         pixmap = qt.QPixmap(str(model.picture)) if model and model.picture else qt.QPixmap()
         if pixmap.isNull():
             self.ui.pictureLabel.text = _("No picture yet") if model and model.card else ""

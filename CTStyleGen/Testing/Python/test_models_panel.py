@@ -214,7 +214,9 @@ class ModelsTest(ModelsPanelTestCase):
         models.setModelsFolder(self.elsewhere / "file")
         self.panel.shown()
         self.assertEqual(self.rows(), [])
-        self.assertIn("can't be made", self.errors.call_args.args[0])
+        self.assertIn("can't be made", self.ui.storageLabel.text)
+        self.assertIn("can't be made", self.ui.cardLabel.text)
+        self.errors.assert_not_called()
 
     @unittest.skipUnless(CAN_TRAIN, CANT_TRAIN)
     def test_picture_by_the_real_child_process(self) -> None:

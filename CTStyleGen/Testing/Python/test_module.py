@@ -58,6 +58,30 @@ class ModuleTest(ModuleTestCase):
         openModule()
         self.assertTrue(all(panel.parameters for panel in self.module.panels))
 
+    def test_opens_without_its_models_folder(self) -> None:
+        """As with a disk that is not there: where else could another folder be chosen?"""
+        closeModule()
+        (self.elsewhere / "file").touch()
+        models.setModelsFolder(self.elsewhere / "file" / "models")
+        with mock.patch.object(slicer.util, "errorDisplay") as errors:
+            generate, train, modelsPanel = panels = [type(panel)(self.module.logic) for panel in self.module.panels]
+            for panel in panels:
+                self.addCleanup(panel.cleanup)
+                self.addCleanup(panel.setParameterNode, None)
+                panel.setParameterNode(self.module.logic.getParameterNode())
+                panel.shown()
+            generate.check()
+            train.check()
+        self.assertEqual(generate.ui.preflightLabel.text, "Choose a segmentation.")
+        self.assertRegex(train.ui.preflightLabel.text, "There are no cases")
+        self.assertRegex(train.ui.statusLabel.text, "^The models folder .* can't be made .*choose another one")
+        self.assertRegex(modelsPanel.ui.storageLabel.text, "^The models folder .* can't be made")
+        errors.assert_not_called()
+        models.setModelsFolder(self.folder)
+        train.shown()
+        self.assertFalse(train.ui.statusLabel.isVisibleTo(train.widget))
+        self.assertEqual(train.parameters.trainName, "model-1")
+
     def test_parameters_are_the_scenes(self) -> None:
         parameters = self.module.panels[0].parameters
         parameters.seed = 12

@@ -462,8 +462,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     nodeSignals = ("segmentationNodeChanged(vtkMRMLSegmentationNode*)",)
     nodeSlots = (
         "setMRMLSegmentEditorNode(vtkMRMLSegmentEditorNode*)",
-        "setSegmentationNode(vtkMRMLSegmentationNode*)",
-        "setSourceVolumeNode(vtkMRMLVolumeNode*)",
+        "setSegmentationNode(vtkMRMLNode*)",
+        "setSourceVolumeNode(vtkMRMLNode*)",
     )
 
     def __init__(self, parent: Any = None) -> None:
