@@ -82,6 +82,14 @@ class ModuleTest(ModuleTestCase):
         self.assertFalse(train.ui.statusLabel.isVisibleTo(train.widget))
         self.assertEqual(train.parameters.trainName, "model-1")
 
+    def test_a_path_that_is_not_chosen_is_shown_as_nothing(self) -> None:
+        train = self.module.panels[1]
+        self.assertEqual(train.ui.folderPathLineEdit.currentPath, "")
+        train.parameters.trainFolder = self.folder
+        self.assertEqual(train.ui.folderPathLineEdit.currentPath, str(self.folder))
+        train.parameters.trainFolder = Path()
+        self.assertEqual(train.ui.folderPathLineEdit.currentPath, "")
+
     def test_parameters_are_the_scenes(self) -> None:
         parameters = self.module.panels[0].parameters
         parameters.seed = 12
