@@ -14,6 +14,7 @@ from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import SUFFIX, read_card
 from slicer.i18n import tr as _
 
+from .comparison import Comparison
 from .conditioning import LEFT_OUT, ORGAN_TAG, Organs, chosenOrgan, referenceOf
 from .devices import Devices
 from .evaluate_section import EvaluateSection
@@ -58,6 +59,7 @@ class GeneratePanel(Panel):
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
         self._runs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} slices"))
+        self._comparison = Comparison(self.ui)
         self._evaluate = EvaluateSection(logic)
         self._sections = (VarySection(logic, self._checkSoon), ExportSection(logic, self._checkSoon), self._evaluate)
         layout = self.widget.layout()
@@ -179,7 +181,7 @@ class GeneratePanel(Panel):
         self.ui.outputSelector.enabled = chosen.samples == 1
         self._showModel()
         self._updateEditor()
-        self._fade()
+        self._comparison.fade(chosen.fade)
         asked = [(name, chosen.getValue(name)) for name in chosen.allParameters if not name.startswith(_NOT_OF_A_RUN)]
         if asked != self._noticed:
             self._noticed = asked
@@ -386,26 +388,13 @@ class GeneratePanel(Panel):
 
         return end
 
+    def _show(self, reference: Any, result: Any) -> None:
+        chosen = self.parameters or self.logic.getParameterNode()  # another module may be open by now
+        self._comparison.show(reference, result, chosen.fade)
+
     def _onCopy(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was copied.")):
             copyAsPython(self.logic.synthesize, **self._asked())
-
-    # --- seeing it ---
-
-    def _show(self, reference: Any, result: Any) -> None:
-        """Shows the result over the reference, in the views as they are."""
-        background = reference if reference is not None and reference.GetScene() else "keep-current"
-        slicer.util.setSliceViewerLayers(background=background, foreground=result)
-        self._fade()
-
-    def _fade(self) -> None:
-        """Shows as much of a synthetic CT over its reference as the slider says."""
-        if not self.parameters:
-            return
-        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            shown = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID() or "")
-            if shown is not None and shown.GetAttribute(SYNTHETIC):
-                view.SetForegroundOpacity(self.parameters.fade / 100)
 
     # --- live ---
 

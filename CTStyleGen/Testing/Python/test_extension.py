@@ -197,7 +197,11 @@ class FormsTest(unittest.TestCase):
 
     def test_every_widget_in_code_is_in_its_form(self) -> None:
         library = MODULE_FOLDER / "CTStyleGenLib"
-        parts = {"setup_rows.py": "ModelsPanel.ui", "training_list.py": "TrainPanel.ui"}  # given a panel's widgets
+        parts = {  # given a panel's widgets
+            "comparison.py": "GeneratePanel.ui",
+            "setup_rows.py": "ModelsPanel.ui",
+            "training_list.py": "TrainPanel.ui",
+        }
         for code in (*library.glob("*_panel.py"), *library.glob("*_section.py"), *map(library.joinpath, parts)):
             text = code.read_text(encoding="utf-8")
             form = self.forms[UI_FOLDER / (parts.get(code.name) or re.search(r'"(\w+\.ui)"', text)[1])]

@@ -318,9 +318,17 @@ class RunTest(PanelTestCase):
         self.assertEqual(second.GetDisplayNode().GetWindow(), 1400)
         self.parameters.fade = 30
         self.assertAlmostEqual(view.GetForegroundOpacity(), 0.3)
+        self.ui.boneButton.click()
+        self.assertEqual([self.windowOf(node) for node in (self.volume, second)], [(1000, 400)] * 2)
+        self.volume.GetDisplayNode().SetWindowLevel(90, 20)
+        self.ui.asReferenceButton.click()
+        self.assertEqual(self.windowOf(second), (90, 20))
         self.assertFalse(self.ui.cancelButton.enabled)
         self.assertIn(second, self.ui.outputSelector.nodes())
         self.assertNotIn(self.volume, self.ui.outputSelector.nodes())
+
+    def windowOf(self, node: slicer.vtkMRMLScalarVolumeNode) -> tuple[float, float]:
+        return node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()
 
     def test_deleted_nodes_and_another_module(self) -> None:
         self.checked()
