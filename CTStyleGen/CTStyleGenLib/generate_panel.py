@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import slicer
 import vtk
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import SUFFIX, read_card
+from CTStyleGenCore.styles import has_style_bank
 from slicer.i18n import tr as _
 
 from .comparison import Comparison
@@ -25,12 +26,13 @@ from .job_queue import QueuedJob, State, jobQueue
 from .jobs import JobError
 from .live import Live
 from .models import StoredModel, modelsFolder, storedModels
-from .organ_table import OrganStyles, OrganTable, styleArguments
+from .organ_table import OrganStyles, OrganTable, styleArguments, stylesIn
 from .outputs import SYNTHETIC
 from .panel import Panel
 from .parameters import Device, SliceChoice
 from .python_call import copyAsPython
 from .speed import expectedSeconds, inWords
+from .style_cases import StyleCases, styleCaseOf, styleName
 from .synthesis import CheckResult, SynthesisJob, Wish
 from .vary_section import VarySection
 
@@ -131,19 +133,31 @@ class GeneratePanel(Panel):
         """What the panel asks for. Raises InputError for a model that can't be read."""
         chosen = self.parameters
         card = read_card(chosen.model)
+        cases = self._styleCases(card)
         return Wish(
             model=chosen.model.absolute(),
-            styles=styleArguments(card, self._styles()) or None,
+            styles=styleArguments(card, self._styles(card), next(iter(cases), "")) or None,
             organs=self._organs() or None,
             slices=self._slices(),
             samples=chosen.samples,
             seed=chosen.seed,
             device=chosen.device.value,
+            styleCases=cases or None,
         )
 
-    def _styles(self) -> OrganStyles:
-        told = json.loads(self.parameters.organStyles or "{}")
-        return {organ: (style, percent) for organ, (style, percent) in told.items()}
+    def _styleCases(self, card: Mapping[str, Any]) -> StyleCases:
+        """The style CT, if one is chosen. Raises InputError when it has no segmentation."""
+        volume = self.parameters.styleVolume
+        return dict([styleCaseOf(volume, card)]) if volume and has_style_bank(dict(card)) else {}
+
+    def _styleCT(self, card: Mapping[str, Any] | None) -> str:
+        """The style CT's name; none without one."""
+        volume = self.parameters.styleVolume
+        return styleName(volume, card) if volume and card and has_style_bank(dict(card)) else ""
+
+    def _styles(self, card: Mapping[str, Any] | None) -> OrganStyles:
+        """The styles chosen for organs."""
+        return stylesIn(self.parameters.organStyles, card, self._styleCT(card))
 
     def _organs(self) -> Organs:
         """The organs that the user chose, by segment name, or by ID where two have the name."""
@@ -204,12 +218,14 @@ class GeneratePanel(Panel):
                 missing = _("The axial view shows no slice of the reference CT.")
             else:
                 wish = self.wish
-                options = {name: getattr(wish, name) for name in ("styles", "organs", "slices", "samples", "seed")}
+                names = ("styles", "organs", "slices", "samples", "seed", "styleCases")
+                options = {name: getattr(wish, name) for name in names}
                 result = self.logic.check(chosen.segmentation, chosen.referenceVolume, model=wish.model, **options)
                 missing, reports = ("" if result.ready else result.problems[0]), result.segments
         except InputError as error:
             missing = str(error)
-        self._organTable.show(chosen.segmentation, card, reports, self._styles())
+        self._organTable.show(chosen.segmentation, card, reports, self._styles(card), self._styleCT(card))
+        self.ui.styleSelector.enabled = card is not None and has_style_bank(dict(card))
         self.ui.preflightLabel.text = missing or self._preflight(result)
         self.ui.generateButton.enabled = not missing
         self.ui.generateButton.toolTip = missing or _("Make a synthetic CT for the segmentation.")

@@ -105,13 +105,14 @@ class CTStyleGenParameterNode:
     segmentation: vtkMRMLSegmentationNode
     referenceVolume: vtkMRMLScalarVolumeNode  # none: the volume that the segmentation was drawn on
     model: Path
+    styleVolume: vtkMRMLScalarVolumeNode  # none: the model's own styles
     slices: SliceChoice = SliceChoice.ALL
     firstSlice: Annotated[int, WithinRange(0, 99999)] = 0  # of a range, with lastSlice
     lastSlice: Annotated[int, WithinRange(0, 99999)] = 0
     samples: Annotated[int, WithinRange(1, 100)] = 1
     asSequence: bool = False  # the samples
     seed: Annotated[int, WithinRange(0, 999999)] = 0
-    organStyles: str = ""  # JSON: by organ, the style and its share in percent; the model's own for the others
+    organStyles: str = ""  # JSON: by organ, the style and its share in percent; for the others, as for all
     output: vtkMRMLScalarVolumeNode  # none: a new volume
     device: Device = Device.AUTO
     fade: Annotated[float, WithinRange(0, 100)] = 100.0  # percent of the synthetic CT over the reference

@@ -173,7 +173,8 @@ class ChoicesTest(PanelTestCase):
         self.assertIs(told.pop("referenceVolumeNode"), self.volume)
         expected = {
             **{"model": str(self.model), "styles": None, "organs": {"heart": None}, "slices": range(1, 3)},
-            **{"samples": 1, "seed": 12, "device": "auto", "output": None, "asSequence": False, "wait": True},
+            **{"samples": 1, "seed": 12, "device": "auto", "styleCases": None, "output": None},
+            **{"asSequence": False, "wait": True},
         }
         self.assertEqual(told, expected)
         self.assertEqual(
@@ -273,8 +274,41 @@ class StylesTest(PanelTestCase):
         self.assertEqual(self.panel.wish.styles, ["body=A"])
 
     def test_styles_of_another_model(self) -> None:
-        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100]})
-        self.assertIn("no style 'Z'", self.checked())
+        """What the model doesn't have isn't asked for, as the table shows; with its own model it is there again."""
+        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100], "body": ["B", 100]})
+        self.assertRegex(self.checked(), "^Makes 4 slices")
+        self.assertEqual(self.cell("lung", STYLE).currentText, "all alike")
+        self.assertEqual(self.panel.wish.styles, ["body=B"])
+        self.parameters.model = writeModel(self.folder / "other.ctstyle", styles=["Y", "Z"], style_codes={})
+        self.checked()
+        self.assertEqual(self.panel.wish.styles, ["lungs=Z"])
+
+    def test_a_ct_of_the_scene_gives_the_look(self) -> None:
+        other = scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid, "Low/dose: B")
+        self.parameters.styleVolume = other
+        self.assertRegex(self.checked(), "^The style CT 'Low/dose: B' has no segmentation: draw its organs")
+        self.assertFalse(self.ui.generateButton.enabled)
+        drawn = scenes.addSegmentation({name: chestMasks()[name] for name in ("body", "lung")}, self.grid, "Its organs")
+        drawn.SetReferenceImageGeometryParameterFromVolumeNode(other)
+        self.parameters.seed = 1
+        self.assertRegex(self.checked(), r"\nThe style CT 'Low dose B' has no mediastinum: there, the model's mean")
+        self.assertEqual(self.panel.wish.styles, ["Low dose B"])
+        self.assertEqual(self.panel.wish.styleCases, {"Low dose B": (other, drawn)})
+        style = self.cell("lung", STYLE)
+        looks = [style.itemText(n) for n in range(style.count)]
+        self.assertEqual(looks, ["as style CT", "A", "B", "C", "Low dose B"])
+        style.setCurrentIndex(2)
+        self.checked()
+        self.cell("lung", SHARE).setValue(40)
+        self.checked()
+        self.assertEqual(self.panel.wish.styles, ["Low dose B", "lungs=B:0.4", "lungs=Low dose B:0.6"])
+        self.ui.copyButton.click()
+        copied = argumentsOfCopied("synthesize")
+        self.assertEqual((copied["styles"], copied["styleCases"]), (self.panel.wish.styles, self.panel.wish.styleCases))
+        self.parameters.model = writeModel(self.folder / "one look.ctstyle")
+        self.assertRegex(self.checked(), "^Makes 4 slices")
+        self.assertFalse(self.ui.styleSelector.enabled)
+        self.assertIsNone(self.panel.wish.styleCases)
 
 
 class EditorTest(PanelTestCase):
