@@ -13,7 +13,7 @@ from CTStyleGenLib.generate_panel import GeneratePanel
 from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
 from CTStyleGenLib.models_panel import ModelsPanel
 from CTStyleGenLib.panel import Panel
-from CTStyleGenLib.parameters import CTStyleGenParameterNode
+from CTStyleGenLib.parameters import CTStyleGenParameterNode, parametersIn
 from CTStyleGenLib.sample_data import registerSampleData
 from CTStyleGenLib.self_test import runSelfTest
 from CTStyleGenLib.style_cases import StyleCases
@@ -132,8 +132,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> CTStyleGenParameterNode:
         """The panel's parameters, as saved in the scene."""
-        node = ScriptedLoadableModuleLogic.getParameterNode(self)
-        return CTStyleGenParameterNode(node)  # type: ignore[call-arg] # the wrapper gives it its constructor
+        return parametersIn(ScriptedLoadableModuleLogic.getParameterNode(self))
 
     def check(
         self,

@@ -20,8 +20,11 @@ _WIDTHS = {_ORGAN: 104, _STYLE: 76, _SHARE: 46}  # pixels
 def stylesIn(text: str, card: Mapping[str, Any] | None, styleCT: str = "") -> OrganStyles:
     """The choices as the parameter node has them, but for styles that neither the model nor the scene has now."""
     looks = [*card["styles"], styleCT] if card and has_style_bank(dict(card)) else []
-    told = json.loads(text or "{}")
-    return {organ: (style, percent) for organ, (style, percent) in told.items() if style in looks}
+    try:
+        told = {str(organ): (str(style), int(percent)) for organ, (style, percent) in json.loads(text or "{}").items()}
+    except (AttributeError, TypeError, ValueError):  # of a scene that something else has written
+        return {}
+    return {organ: chosen for organ, chosen in told.items() if chosen[0] in looks and 1 <= chosen[1] <= 100}
 
 
 def styleArguments(card: Mapping[str, Any], chosen: OrganStyles, styleCT: str = "") -> list[str]:

@@ -2,10 +2,10 @@
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from CTStyleGenCore.presets import DEFAULT, PRESETS
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScriptedModuleNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
@@ -149,3 +149,16 @@ class CTStyleGenParameterNode:
     trainFeatures: Features = Features.AUTO
     trainWeights: Path
     trainOutlives: bool = False  # Slicer
+
+
+def parametersIn(node: vtkMRMLScriptedModuleNode) -> CTStyleGenParameterNode:
+    """The parameters in a node of the scene: as at first where they can't be read, as those of another version."""
+    make: Any = CTStyleGenParameterNode  # the wrapper gives it its constructor
+    try:
+        made = make(node)
+        for name in made.allParameters:
+            made.setValue(name, made.getValue(name))  # which looks whether the value is possible
+        return made
+    except (KeyError, TypeError, ValueError):
+        node.UnsetAllParameters()
+        return make(node)

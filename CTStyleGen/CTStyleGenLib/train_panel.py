@@ -130,7 +130,11 @@ class TrainPanel(Panel):
         return [CaseRow(one.case_id, one.case_id in styles, one.labels.name, one.ct.name) for one in files]
 
     def _folderStyles(self) -> list[str]:
-        return json.loads(self.parameters.trainFolderStyles or "[]")
+        try:
+            told = json.loads(self.parameters.trainFolderStyles or "[]")
+        except ValueError:  # of a scene that something else has written
+            return []
+        return [str(name) for name in told] if isinstance(told, list) else []
 
     # --- showing it ---
 

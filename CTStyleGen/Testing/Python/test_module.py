@@ -16,6 +16,7 @@ import CTStyleGenTesting
 import qt
 import slicer
 from CTStyleGenLib import models, setup
+from CTStyleGenLib.parameters import CTStyleGenParameterNode
 from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN
 from CTStyleGenTesting.panels import ModuleTestCase, closeModule, openModule, passTime
 
@@ -81,6 +82,21 @@ class ModuleTest(ModuleTestCase):
         train.shown()
         self.assertFalse(train.ui.statusLabel.isVisibleTo(train.widget))
         self.assertEqual(train.parameters.trainName, "model-1")
+
+    def test_a_scene_of_another_version(self) -> None:
+        """Values that are possible no more don't keep the module from being opened."""
+        for name, value in (("trainPreset", "gone"), ("slices", "SOME"), ("seed", "many"), ("samples", "0")):
+            with self.subTest(name):
+                closeModule()
+                node = self.module.logic.getParameterNode().parameterNode
+                node.SetParameter(name, value)
+                node.SetParameter("organStyles", "[1")
+                node.SetParameter("trainFolderStyles", "{}")
+                openModule()
+                for panel in self.module.panels[:2]:
+                    panel.check()
+                new = CTStyleGenParameterNode(slicer.vtkMRMLScriptedModuleNode())
+                self.assertEqual(getattr(self.module.panels[0].parameters, name), getattr(new, name))
 
     def test_a_path_that_is_not_chosen_is_shown_as_nothing(self) -> None:
         train = self.module.panels[1]
