@@ -1,7 +1,7 @@
 """The Models panel: what generating and training need on this computer, and the models that it has."""
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .child_bar import ChildBar, shown
 from .models import StoredModel
 from .panel import Panel
 from .setup_rows import SetUpRows
+from .training import trainings
 
 _MB = 1_000_000
 
@@ -57,6 +58,7 @@ class ModelsPanel(Panel):
             (self.ui.pictureButton, self._ofSelected(self.onPicture)),
             (self.ui.openFolderButton, self.onOpenFolder),
             (self.ui.changeFolderButton, self.onChangeFolder),
+            (self.ui.removeAllButton, self.onRemoveAll),
         ):
             button.connect("clicked()", slot)
 
@@ -129,6 +131,18 @@ class ModelsPanel(Panel):
             models.setModelsFolder(folder)
             self.refresh()
 
+    def onRemoveAll(self) -> None:
+        """Leaves nothing of ours; trainings at work are ended."""
+        question = _(
+            "All models, trainings and VGG weights in {folder} will be removed from the disk. That can't be undone."
+        )
+        with shown():
+            if slicer.util.confirmOkCancelDisplay(question.format(folder=models.modelsFolder())):
+                for training in trainings():
+                    training.discard()
+                models.removeAll()
+        self.refresh()
+
     # --- what is shown ------------------------------------------------------------------------------------------------
 
     def selectedModel(self) -> StoredModel | None:
@@ -192,11 +206,7 @@ class ModelsPanel(Panel):
         self._enableButtons(model)
 
     def _showStorage(self) -> None:
-        self.ui.storageLabel.text = _("{folder}\nModels: {models} MB. VGG weights: {weights} MB.").format(
-            folder=models.modelsFolder(),
-            models=f"{sum(model.sizeBytes for model in self._models) / _MB:.1f}",
-            weights=f"{models.sizeOf(models.weightsFolder()) / _MB:.1f}",
-        )
+        self.ui.storageLabel.text = f"{models.modelsFolder()}\n{sizesText(self._models)}"
 
     def _enableButtons(self, model: StoredModel | None) -> None:
         isUsable = model is not None and model.card is not None
@@ -205,6 +215,18 @@ class ModelsPanel(Panel):
         for button in (self.ui.renameButton, self.ui.deleteButton):
             button.enabled = model is not None
         self.ui.pictureButton.enabled = isUsable and not self.isBusy
+
+
+def sizesText(stored: Sequence[StoredModel]) -> str:
+    """How large models, trainings and weights are."""
+    sizes = {
+        "models": sum(model.sizeBytes for model in stored),
+        "trainings": models.sizeOf(models.trainingsFolder()),  # with the CTs that they learn from
+        "weights": models.sizeOf(models.weightsFolder()),
+    }
+    return _("Models: {models} MB. Trainings: {trainings} MB. VGG weights: {weights} MB.").format(
+        **{what: f"{size / _MB:.1f}" for what, size in sizes.items()}
+    )
 
 
 def cardText(model: StoredModel) -> str:
