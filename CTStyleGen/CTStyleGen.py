@@ -39,7 +39,7 @@ class CTStyleGen(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("CT Style Generation")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Image Synthesis")]
-        parent.dependencies = ["Plots", "Segmentations", "SubjectHierarchy", "Volumes"]
+        parent.dependencies = ["Plots", "Segmentations", "Sequences", "SubjectHierarchy", "Volumes"]
         parent.contributors = ["CTStyleGen contributors"]
         parent.helpText = _(
             "Makes a CT volume for a segmentation, in the look of the CT that a model was trained with. "

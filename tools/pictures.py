@@ -50,11 +50,10 @@ def main(arguments: list[str]) -> None:
         generate.parameters.organStyles = '{"lungs": ["clinic B", 70], "bone": ["clinic A", 100]}'
         place = module.parent
         place.show()
+        passTimeUntil(lambda: train._devices.known)
         _begin_training(train, volume, segmentation)
         for index, panel in enumerate(module.panels):
             module.ui.panelTabs.setCurrentIndex(index)
-            if panel is train:
-                passTimeUntil(lambda: train._devices.known)
             if panel is modelsPanel:
                 _show_model(panel, model)
                 text = panel.ui.storageLabel.text

@@ -72,7 +72,7 @@ class GeneratePanel(Panel):
         self.ui.generateButton.connect("clicked(bool)", self._onGenerate)
         self.ui.copyButton.connect("clicked(bool)", self._onCopy)
         self.ui.liveCheckBox.connect("toggled(bool)", self._onLive)
-        self.ui.editorSection.connect("contentsCollapsed(bool)", self._updateEditor)
+        self.ui.editorSection.connect("contentsCollapsed(bool)", self._onEditorSection)
 
     # --- coming and going ---
 
@@ -94,8 +94,9 @@ class GeneratePanel(Panel):
         self._updateEditor()
 
     def enter(self) -> None:
-        """The embedded editor hears the mouse in the views."""
+        """The embedded editor hears the mouse in the views, and the keys."""
         self.ui.segmentEditor.setupViewObservations()
+        self._onEditorSection()
 
     def shown(self) -> None:
         """Models may have come and gone meanwhile."""
@@ -108,6 +109,7 @@ class GeneratePanel(Panel):
     def exit(self) -> None:
         """No effect of the embedded editor stays active. Live goes on, for editing in the Segment Editor itself."""
         self.ui.segmentEditor.setActiveEffect(None)
+        self.ui.segmentEditor.uninstallKeyboardShortcuts()
         self.ui.segmentEditor.removeViewObservations()
 
     def cleanup(self) -> None:
@@ -209,7 +211,7 @@ class GeneratePanel(Panel):
         try:
             card = read_card(chosen.model) if chosen.model.is_file() else None
             if not chosen.segmentation:
-                missing = _("Choose a segmentation.")
+                missing = _("There is no segmentation: load one with its CT, or the chest of the module Sample Data.")
             elif card is None:
                 missing = _("Choose a model: train or import one in the other tabs, or open a file.")
             elif chosen.device is Device.CUDA and self._devices.known and not self._devices.best("cuda"):
@@ -343,6 +345,14 @@ class GeneratePanel(Panel):
             self._checkTimer.start(_PAINTING_REST_MS)
 
     # --- the embedded Segment Editor ---
+
+    def _onEditorSection(self) -> None:
+        """While the section is open, keys do what they do in the module Segment Editor."""
+        self._updateEditor()
+        if self.ui.editorSection.collapsed:
+            self.ui.segmentEditor.uninstallKeyboardShortcuts()
+        else:
+            self.ui.segmentEditor.installKeyboardShortcuts()
 
     def _updateEditor(self) -> None:
         """Hands the editor its nodes, while its section is open."""

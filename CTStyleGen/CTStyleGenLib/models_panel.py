@@ -16,9 +16,11 @@ from .child_bar import ChildBar, shown
 from .models import StoredModel
 from .panel import Panel
 from .setup_rows import SetUpRows
+from .tables import fitHeight, prepareTable
 from .training import trainings
 
 _MB = 1_000_000
+_ROWS_SHOWN = (4, 8)  # at least, at most; more are scrolled
 
 
 class ModelsPanel(Panel):
@@ -39,13 +41,9 @@ class ModelsPanel(Panel):
 
     def _prepareTable(self) -> None:
         table = self.ui.modelsTable
-        table.setColumnCount(4)
-        table.setHorizontalHeaderLabels([_("Model"), _("Look of"), _("Pixels"), _("MB")])
-        table.verticalHeader().hide()
-        header = table.horizontalHeader()
+        header = prepareTable(table, [_("Model"), _("Look of"), _("Pixels"), _("MB")])
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
         table.connect("itemSelectionChanged()", self.showModel)
 
     def _connectButtons(self) -> None:
@@ -188,6 +186,7 @@ class ModelsPanel(Panel):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(model.problem or text)
                 table.setItem(row, column, item)
+        fitHeight(table, *_ROWS_SHOWN)
         if self._models:
             table.selectRow(current)
         table.blockSignals(wasBlocked)

@@ -14,7 +14,7 @@ from .conditioning import LEFT_OUT, ORGAN_TAG, chosenOrgan, recognizedOrgan
 
 OrganStyles = Mapping[str, tuple[str, int]]  # organ name -> style, and its share in percent
 _SEGMENT, _ORGAN, _STATE, _STYLE, _SHARE = range(5)
-_WIDTHS = {_ORGAN: 104, _STYLE: 76, _SHARE: 46}  # pixels
+_WIDTHS = {_ORGAN: 108, _STYLE: 76, _SHARE: 46}  # pixels
 
 
 def stylesIn(text: str, card: Mapping[str, Any] | None, styleCT: str = "") -> OrganStyles:
@@ -85,7 +85,7 @@ class OrganTable:
         self._isUpdating = True
         try:
             if shown != self._shown:
-                ofAll = _("as style CT") if styleCT else _("all alike")
+                ofAll = _("style CT") if styleCT else _("all alike")
                 self._build([segment for _id, segment in segments], organs, looks, ofAll)
                 self._shown = shown
             for row, (segmentId, segment) in enumerate(segments):
@@ -152,7 +152,7 @@ class OrganTable:
         if hasBank:
             style.toolTip = _(
                 "The CT whose look the organ gets. All alike: all styles of the model in equal parts. "
-                "As style CT: that of the CT chosen above."
+                "Style CT: that of the CT chosen above."
             )
             share.toolTip = _("How much of that look. The style CT, or the model's other styles, have the rest.")
         else:

@@ -6,7 +6,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import CTStyleGenTesting  # noqa: F401 - prepares slicer
+import CTStyleGenTesting  # prepares slicer
 import numpy as np
 import qt
 import slicer
@@ -80,7 +80,7 @@ class ChoicesTest(PanelTestCase):
 
     def test_says_what_is_missing(self) -> None:
         self.parameters.segmentation = None
-        self.assertEqual(self.checked(), "Choose a segmentation.")
+        self.assertRegex(self.checked(), "^There is no segmentation: load one with its CT")
         self.parameters.segmentation = self.segmentation
         self.model.unlink()
         self.parameters.model = Path()
@@ -296,7 +296,7 @@ class StylesTest(PanelTestCase):
         self.assertEqual(self.panel.wish.styleCases, {"Low dose B": (other, drawn)})
         style = self.cell("lung", STYLE)
         looks = [style.itemText(n) for n in range(style.count)]
-        self.assertEqual(looks, ["as style CT", "A", "B", "C", "Low dose B"])
+        self.assertEqual(looks, ["style CT", "A", "B", "C", "Low dose B"])
         style.setCurrentIndex(2)
         self.checked()
         self.cell("lung", SHARE).setValue(40)
@@ -320,8 +320,12 @@ class EditorTest(PanelTestCase):
         self.assertIs(editor.sourceVolumeNode(), self.volume)
         node = editor.mrmlSegmentEditorNode()
         node.SetActiveEffectName("Paint")
+        if not CTStyleGenTesting.IN_APPLICATION:
+            self.assertTrue(editor._object._hearsKeys and editor._object._observesViews)
         closeModule()
         self.assertEqual(node.GetActiveEffectName(), "")
+        if not CTStyleGenTesting.IN_APPLICATION:
+            self.assertFalse(editor._object._hearsKeys or editor._object._observesViews)
         slicer.mrmlScene.Clear(True)
         openModule()
         self.assertIsNotNone(editor.mrmlSegmentEditorNode().GetScene())

@@ -73,7 +73,7 @@ class ModuleTest(ModuleTestCase):
                 panel.shown()
             generate.check()
             train.check()
-        self.assertEqual(generate.ui.preflightLabel.text, "Choose a segmentation.")
+        self.assertIn("There is no segmentation", generate.ui.preflightLabel.text)
         self.assertRegex(train.ui.preflightLabel.text, "There are no cases")
         self.assertRegex(train.ui.statusLabel.text, "^The models folder .* can't be made .*choose another one")
         self.assertRegex(modelsPanel.ui.storageLabel.text, "^The models folder .* can't be made")
