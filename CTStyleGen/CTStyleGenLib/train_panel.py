@@ -274,7 +274,7 @@ class TrainPanel(Panel):
             device["name"]: deviceTitle(device) for device in self._devices.known
         }
         if best := self._devices.best("auto"):
-            names["auto"] = _("Automatic: {device}").format(device=best["title"])
+            names["auto"] = _("Automatic: {device}").format(device=deviceTitle(best))
         chosen, combo = self.parameters.trainDevice, self.ui.deviceComboBox
         names.setdefault(chosen, chosen)
         combo.clear()

@@ -183,7 +183,7 @@ class CasesTest(TrainPanelTestCase):
             (
                 [cpu, old, card],
                 [
-                    *("Automatic: Some GPU", "CPU, 2 threads"),
+                    *("Automatic: Some GPU, 1 GB", "CPU, 2 threads"),
                     *("Old GPU, 9 GB (this PyTorch can't use it)", "Some GPU, 1 GB"),
                 ],
             ),
