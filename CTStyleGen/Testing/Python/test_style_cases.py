@@ -2,45 +2,23 @@
 
 import tempfile
 import unittest
-from functools import cache
 from pathlib import Path
 
 import CTStyleGenTesting  # noqa: F401 - prepares slicer
 import numpy as np
-import SimpleITK as sitk
 import slicer
 from CTStyleGenTesting import chest, scenes
 from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.errors import InputError
-from CTStyleGenLib import jobs
 from CTStyleGenLib.live import Live
 from CTStyleGenLib.style_cases import exportStyles, styleMix
 from CTStyleGenLib.synthesis import Wish
-from CTStyleGenTesting.chest import SHAPE, chestCT, chestLabels, chestMasks
+from CTStyleGenTesting.chest import SHAPE, chestLabels, chestMasks, tinyModel
 from CTStyleGenTesting.panels import passTimeUntil, sliceView
 
 from CTStyleGen import CTStyleGenLogic
 
 LUNGS_HU, OTHER_LUNGS_HU = -800, -500
-
-
-@cache
-def bankModel() -> Path:
-    """A model with a style bank, of two crude chests, trained for two steps by a real child process."""
-    kept = tempfile.TemporaryDirectory(prefix="CTStyleGenTesting-")
-    _folders.append(kept)
-    folder = Path(kept.name)
-    for case in (folder / "cases" / "A", folder / "cases" / "B"):
-        case.mkdir(parents=True)
-        sitk.WriteImage(sitk.GetImageFromArray(chestCT()), str(case / "ct.nrrd"))
-        sitk.WriteImage(sitk.GetImageFromArray(chestLabels()), str(case / "labels.nrrd"))
-    options = ["--size", "64", "--steps", "2", "--features", "random", "--device", "cpu", "--preset", "styles"]
-    arguments = ["train", "--cases", str(folder / "cases"), "--output", str(folder / "bank.ctstyle"), *options]
-    jobs.Job(arguments, folder).wait()
-    return folder / "bank.ctstyle"
-
-
-_folders: list[tempfile.TemporaryDirectory] = []  # removed when the tests end
 
 
 class SceneTestCase(unittest.TestCase):
@@ -88,7 +66,7 @@ class StylesTest(SceneTestCase):
 @unittest.skipUnless(chest.CAN_TRAIN, chest.CANT_TRAIN)
 class LookTest(SceneTestCase):
     def test_the_organs_of_the_result_have_its_hu(self) -> None:
-        logic, asked = CTStyleGenLogic(), {"model": bankModel(), "styleCases": self.cases}
+        logic, asked = CTStyleGenLogic(), {"model": tinyModel("styles"), "styleCases": self.cases}
         self.assertEqual(logic.check(self.segmentation, self.volume, styles=["Other"], **asked).problems, ())
         all_ = logic.synthesize(self.segmentation, self.volume, styles=["Other"], device="cpu", **asked)
         half = ["lungs=Other:0.5", "lungs=A:0.5"]
@@ -101,20 +79,22 @@ class LookTest(SceneTestCase):
         segmentation = self.cases["Other"][1].GetSegmentation()
         segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("heart"))
         checked = CTStyleGenLogic().check(
-            self.segmentation, self.volume, model=bankModel(), styles=["Other"], styleCases=self.cases
+            self.segmentation, self.volume, model=tinyModel("styles"), styles=["Other"], styleCases=self.cases
         )
         self.assertTrue(checked.ready)
         self.assertRegex(checked.problems[0], "The style CT 'Other' has no mediastinum")
         segmentation.RemoveAllSegments()
         checked = CTStyleGenLogic().check(
-            self.segmentation, self.volume, model=bankModel(), styles=["Other"], styleCases=self.cases
+            self.segmentation, self.volume, model=tinyModel("styles"), styles=["Other"], styleCases=self.cases
         )
         self.assertFalse(checked.ready)
         self.assertRegex(checked.problems[0], "^The style CT 'Other': .* has no segments")
 
     def test_live(self) -> None:
         sliceView().JumpSliceByCentering(*(self.grid @ (20, 20, 2, 1))[:3])
-        live = Live(self.segmentation, self.volume, Wish(bankModel(), ["Other"], styleCases=self.cases, device="cpu"))
+        live = Live(
+            self.segmentation, self.volume, Wish(tinyModel("styles"), ["Other"], styleCases=self.cases, device="cpu")
+        )
         self.addCleanup(live.stop)
         told: list[str] = []
         live.onStatus = told.append
