@@ -10,6 +10,7 @@ import qt
 import slicer
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import read_card
+from CTStyleGenCore.styles import has_style_bank
 from slicer.i18n import tr as _
 
 from .conditioning import referenceOf
@@ -125,11 +126,11 @@ class ExportSection(Panel):
         chosen = self.parameters
         if chosen.exportLook is ExportLook.TURNS:
             return []
-        if chosen.styleVolume:
+        card = read_card(chosen.model)
+        if chosen.styleVolume and has_style_bank(card):
             raise InputError(
                 _("A data set has the look of the model's styles: choose these instead of a style CT, or 'in turn'.")
             )
-        card = read_card(chosen.model)
         return styleArguments(card, stylesIn(chosen.organStyles, card))
 
     def _asked(self) -> dict[str, Any]:

@@ -595,13 +595,23 @@ class ExportSectionTest(PanelTestCase):
         self.parameters.exportDicom = True
         self.assertTrue(self.export.ui.casesPathLineEdit.enabled)
         self.assertTrue(self.said())
-        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100]})
-        self.parameters.exportLook = ExportLook.CHOSEN
-        with mock.patch.object(slicer.util, "errorDisplay") as display:
+        with (
+            mock.patch("CTStyleGenLib.jobs.coreCommand", lambda: [sys.executable, "-c", "raise SystemExit('Oh.')"]),
+            mock.patch.object(slicer.util, "errorDisplay") as display,
+        ):
             self.export.ui.exportButton.click()
             passTimeUntil(lambda: not self.export._jobs.jobs, 300)
-        self.assertIn("Z", display.call_args.args[0])
+        self.assertIn("Oh.", display.call_args.args[0])
         self.assertFalse((self.elsewhere / "Dataset007_Tiny").exists())
+
+    def test_the_look_is_the_models(self) -> None:
+        """A style CT of the scene is refused where it would count; a model of one look takes none anyway."""
+        self.parameters.exportLook, self.parameters.styleVolume = ExportLook.CHOSEN, self.volume
+        self.assertRegex(self.said(), "^Makes")
+        self.parameters.model = writeModel(self.folder / "bank.ctstyle", styles=["A", "B"], style_codes={})
+        self.assertRegex(self.said(), "^A data set has the look of the model's styles")
+        self.parameters.exportLook = ExportLook.TURNS
+        self.assertRegex(self.said(), "^Makes")
 
 
 if __name__ == "__main__":
