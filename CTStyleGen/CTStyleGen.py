@@ -13,9 +13,10 @@ from CTStyleGenLib.generate_panel import GeneratePanel
 from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
 from CTStyleGenLib.models_panel import ModelsPanel
 from CTStyleGenLib.panel import Panel
-from CTStyleGenLib.parameters import CTStyleGenParameterNode
+from CTStyleGenLib.parameters import CTStyleGenParameterNode, parametersIn
 from CTStyleGenLib.sample_data import registerSampleData
 from CTStyleGenLib.self_test import runSelfTest
+from CTStyleGenLib.style_cases import StyleCases
 from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_cases import CaseChecks, Given, casesFrom
 from CTStyleGenLib.training_run import Training
@@ -38,7 +39,7 @@ class CTStyleGen(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("CT Style Generation")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Image Synthesis")]
-        parent.dependencies = ["Plots", "Segmentations", "SubjectHierarchy", "Volumes"]
+        parent.dependencies = ["Plots", "Segmentations", "Sequences", "SubjectHierarchy", "Volumes"]
         parent.contributors = ["CTStyleGen contributors"]
         parent.helpText = _(
             "Makes a CT volume for a segmentation, in the look of the CT that a model was trained with. "
@@ -56,10 +57,6 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     logic: Any = None
     panels: Sequence[Panel] = ()
-
-    def __init__(self, parent: Any = None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
 
     def setup(self) -> None:
         """Called when the module is opened for the first time."""
@@ -135,8 +132,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> CTStyleGenParameterNode:
         """The panel's parameters, as saved in the scene."""
-        node = ScriptedLoadableModuleLogic.getParameterNode(self)
-        return CTStyleGenParameterNode(node)  # type: ignore[call-arg] # the wrapper gives it its constructor
+        return parametersIn(ScriptedLoadableModuleLogic.getParameterNode(self))
 
     def check(
         self,
@@ -149,9 +145,10 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         slices: Sequence[int] | None = None,
         samples: int = 1,
         seed: int = 0,
+        styleCases: StyleCases | None = None,
     ) -> synthesis.CheckResult:
         """What would become of each segment (segments), what is wrong (problems), and whether it can start (ready)."""
-        wish = synthesis.Wish(Path(model).absolute(), styles, organs, slices, samples, seed)
+        wish = synthesis.Wish(Path(model).absolute(), styles, organs, slices, samples, seed, styleCases=styleCases)
         return synthesis.check(segmentationNode, referenceVolumeNode, wish)
 
     def synthesize(
@@ -166,6 +163,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         samples: int = 1,
         seed: int = 0,
         device: str = "auto",
+        styleCases: StyleCases | None = None,
         output: vtkMRMLScalarVolumeNode | None = None,
         asSequence: bool = False,
         wait: bool = True,
@@ -173,7 +171,8 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         """A CT for the segmentation, as a new volume node with exactly the reference's grid and parent transform.
 
         Without a reference it is the volume that the segmentation was drawn on. ``styles``: whose look, for all organs
-        ("B") or for one ("lungs=B:0.7", "lungs=A:0.3"); without, as the model has it. ``organs``: the organ of a
+        ("B") or for one ("lungs=B:0.7", "lungs=A:0.3"); without, as the model has it. ``styleCases``: other CTs that
+        styles may name, with their segmentations, {"C": (volumeNode, segmentationNode)}. ``organs``: the organ of a
         segment, by its name or ID, where it isn't recognized; None leaves it out. ``slices``: consecutive axial slices,
         from 0 as they are stored; the volume has only these. ``samples``: more than one give a list of volumes in a
         folder or, ``asSequence``, a volume that shows a sequence. ``seed``: another one, another CT. ``device``: auto,
@@ -184,7 +183,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         turn comes after those before it. Raises CTStyleGenCore.errors.InputError, with one sentence, for bad input, and
         CTStyleGenLib.jobs.JobError when the process that computes fails; then nothing is added to the scene.
         """
-        wish = synthesis.Wish(Path(model).absolute(), styles, organs, slices, samples, seed, device)
+        wish = synthesis.Wish(Path(model).absolute(), styles, organs, slices, samples, seed, device, styleCases)
         job = synthesis.SynthesisJob(segmentationNode, referenceVolumeNode, wish, output, asSequence)
         if wait:
             return job.wait()

@@ -50,18 +50,17 @@ def main(arguments: list[str]) -> None:
         generate.parameters.organStyles = '{"lungs": ["clinic B", 70], "bone": ["clinic A", 100]}'
         place = module.parent
         place.show()
+        passTimeUntil(lambda: train._devices.known)
         _begin_training(train, volume, segmentation)
         for index, panel in enumerate(module.panels):
             module.ui.panelTabs.setCurrentIndex(index)
-            if panel is train:
-                passTimeUntil(lambda: train._devices.known)
             if panel is modelsPanel:
                 _show_model(panel, model)
                 text = panel.ui.storageLabel.text
                 panel.ui.storageLabel.text = text.replace(str(models.modelsFolder()), _FOLDER)
             shown = qt.QRect(0, 0, _WIDTH, _height(place, panel))
             place.grab(shown).save(str(target / f"panel-{panel.title.lower()}.png"))
-        train.selectedTraining.discard()
+        train.trainings.selected.discard()
         modelsPanel.ui.useButton.click()
         generate.parameters.organStyles = ""  # it has one look
         _draw_views(generate, views, volume, segmentation, target / "views.png")
@@ -104,7 +103,7 @@ def _begin_training(panel: Any, volume: Any, segmentation: Any) -> None:
     panel.update()
     panel.check()
     panel.ui.startButton.click()
-    training = panel.selectedTraining
+    training = panel.trainings.selected
     passTimeUntil(lambda: training.preview and training.done > _TRAINED_STEPS, 1800)
 
 

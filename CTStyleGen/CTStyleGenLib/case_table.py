@@ -7,6 +7,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from .tables import fitHeight, prepareTable
+
 _STYLE, _NAME, _SEGMENTATION, _CT = range(4)
 _ROWS_SHOWN = (3, 6)  # at least, at most; more are scrolled
 
@@ -27,11 +29,7 @@ class CaseTable:
     def __init__(self, table: Any, onStyle: Callable[[int, bool], None], onRename: Callable[[int, str], None]) -> None:
         """``onStyle`` is told the row that was ticked or not, ``onRename`` the row that got another name."""
         self._table, self._onStyle, self._onRename = table, onStyle, onRename
-        table.setHorizontalHeaderLabels([_("Style"), _("Case"), _("Segmentation"), _("CT")])
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.Stretch)
+        header = prepareTable(table, [_("Style"), _("Case"), _("Segmentation"), _("CT")])
         header.setSectionResizeMode(_STYLE, qt.QHeaderView.ResizeToContents)
         table.connect("cellChanged(int,int)", self._onChanged)
 
@@ -50,9 +48,7 @@ class CaseTable:
                     item.setFlags(item.flags() & ~qt.Qt.ItemIsEditable)
                 table.setItem(number, column, item)
         table.blockSignals(wasBlocked)
-        least, most = _ROWS_SHOWN
-        height = min(max(len(rows), least), most) * table.verticalHeader().defaultSectionSize
-        table.setFixedHeight(table.horizontalHeader().sizeHint.height() + height + 4)
+        fitHeight(table, *_ROWS_SHOWN)
 
     def current(self) -> int:
         """The row that is selected, -1 for none."""

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from .evaluation import ResultReport
 from .outputs import SYNTHETIC
 from .panel import Panel
+from .tables import fitHeight, prepareTable
 
 
 class EvaluateSection(Panel):
@@ -18,12 +19,8 @@ class EvaluateSection(Panel):
         super().__init__("EvaluateSection.ui", logic)
         self._shown: Any = None  # the result that the table is of
         self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
-        table = self.ui.reportTable
-        table.setHorizontalHeaderLabels([_("Organ"), _("Mean"), _("SD"), _("To CT"), _("To style")])
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
-        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
+        titles = [_("Organ"), _("Mean"), _("SD"), _("To CT"), _("To style")]
+        prepareTable(self.ui.reportTable, titles).setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         self.ui.evaluateButton.connect("clicked(bool)", self._onEvaluate)
         self._show(None)
 
@@ -58,7 +55,6 @@ class EvaluateSection(Panel):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(text)
                 table.setItem(number, column, item)
-        height = len(organs) * table.verticalHeader().defaultSectionSize
-        table.setFixedHeight(table.horizontalHeader().sizeHint.height() + height + 4)
+        fitHeight(table)
         self.ui.doubtsLabel.text = "\n".join(report.doubts) or _("No organ stands out.") if report else ""
         self._shown = None

@@ -1,7 +1,6 @@
 """The section Export of the Generate panel: an annotated data set to train with, of the chosen segmentation or more."""
 
 import html
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,13 @@ import qt
 import slicer
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import read_card
+from CTStyleGenCore.styles import has_style_bank
 from slicer.i18n import tr as _
 
 from .conditioning import referenceOf
 from .job_bar import JobBar
 from .job_queue import QueuedJob, State
-from .organ_table import styleArguments
+from .organ_table import styleArguments, stylesIn
 from .panel import Panel
 from .parameters import ExportCases, ExportLook
 from .python_call import copyAsPython
@@ -92,6 +92,7 @@ class ExportSection(Panel):
         if not chosen.model.is_file():
             raise InputError(_("Choose a model: train or import one in the other tabs, or open a file."))
         expected = self.logic.estimateExpansion(self._cases(), perCase=chosen.exportPerCase, dicom=chosen.exportDicom)
+        self._styles()
         if chosen.exportFolder == Path() or not chosen.exportFolder.is_dir():
             raise InputError(_("Choose the folder to make the data set in."))
         if not isSafeName(chosen.exportName):
@@ -125,7 +126,12 @@ class ExportSection(Panel):
         chosen = self.parameters
         if chosen.exportLook is ExportLook.TURNS:
             return []
-        return styleArguments(read_card(chosen.model), json.loads(chosen.organStyles or "{}"))
+        card = read_card(chosen.model)
+        if chosen.styleVolume and has_style_bank(card):
+            raise InputError(
+                _("A data set has the look of the model's styles: choose these instead of a style CT, or 'in turn'.")
+            )
+        return styleArguments(card, stylesIn(chosen.organStyles, card))
 
     def _asked(self) -> dict[str, Any]:
         """What is asked for: the arguments of the Logic's expand."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import slicer
 import vtk
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import SUFFIX, read_card
+from CTStyleGenCore.styles import has_style_bank
 from slicer.i18n import tr as _
 
+from .comparison import Comparison
 from .conditioning import LEFT_OUT, ORGAN_TAG, Organs, chosenOrgan, referenceOf
 from .devices import Devices
 from .evaluate_section import EvaluateSection
@@ -24,12 +26,13 @@ from .job_queue import QueuedJob, State, jobQueue
 from .jobs import JobError
 from .live import Live
 from .models import StoredModel, modelsFolder, storedModels
-from .organ_table import OrganStyles, OrganTable, styleArguments
+from .organ_table import OrganStyles, OrganTable, styleArguments, stylesIn
 from .outputs import SYNTHETIC
 from .panel import Panel
 from .parameters import Device, SliceChoice
 from .python_call import copyAsPython
 from .speed import expectedSeconds, inWords
+from .style_cases import StyleCases, styleCaseOf, styleName
 from .synthesis import CheckResult, SynthesisJob, Wish
 from .vary_section import VarySection
 
@@ -58,6 +61,7 @@ class GeneratePanel(Panel):
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
         self._runs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} slices"))
+        self._comparison = Comparison(self.ui)
         self._evaluate = EvaluateSection(logic)
         self._sections = (VarySection(logic, self._checkSoon), ExportSection(logic, self._checkSoon), self._evaluate)
         layout = self.widget.layout()
@@ -68,7 +72,7 @@ class GeneratePanel(Panel):
         self.ui.generateButton.connect("clicked(bool)", self._onGenerate)
         self.ui.copyButton.connect("clicked(bool)", self._onCopy)
         self.ui.liveCheckBox.connect("toggled(bool)", self._onLive)
-        self.ui.editorSection.connect("contentsCollapsed(bool)", self._updateEditor)
+        self.ui.editorSection.connect("contentsCollapsed(bool)", self._onEditorSection)
 
     # --- coming and going ---
 
@@ -90,8 +94,9 @@ class GeneratePanel(Panel):
         self._updateEditor()
 
     def enter(self) -> None:
-        """The embedded editor hears the mouse in the views."""
+        """The embedded editor hears the mouse in the views, and the keys."""
         self.ui.segmentEditor.setupViewObservations()
+        self._onEditorSection()
 
     def shown(self) -> None:
         """Models may have come and gone meanwhile."""
@@ -104,6 +109,7 @@ class GeneratePanel(Panel):
     def exit(self) -> None:
         """No effect of the embedded editor stays active. Live goes on, for editing in the Segment Editor itself."""
         self.ui.segmentEditor.setActiveEffect(None)
+        self.ui.segmentEditor.uninstallKeyboardShortcuts()
         self.ui.segmentEditor.removeViewObservations()
 
     def cleanup(self) -> None:
@@ -129,19 +135,31 @@ class GeneratePanel(Panel):
         """What the panel asks for. Raises InputError for a model that can't be read."""
         chosen = self.parameters
         card = read_card(chosen.model)
+        cases = self._styleCases(card)
         return Wish(
             model=chosen.model.absolute(),
-            styles=styleArguments(card, self._styles()) or None,
+            styles=styleArguments(card, self._styles(card), next(iter(cases), "")) or None,
             organs=self._organs() or None,
             slices=self._slices(),
             samples=chosen.samples,
             seed=chosen.seed,
             device=chosen.device.value,
+            styleCases=cases or None,
         )
 
-    def _styles(self) -> OrganStyles:
-        told = json.loads(self.parameters.organStyles or "{}")
-        return {organ: (style, percent) for organ, (style, percent) in told.items()}
+    def _styleCases(self, card: Mapping[str, Any]) -> StyleCases:
+        """The style CT, if one is chosen. Raises InputError when it has no segmentation."""
+        volume = self.parameters.styleVolume
+        return dict([styleCaseOf(volume, card)]) if volume and has_style_bank(dict(card)) else {}
+
+    def _styleCT(self, card: Mapping[str, Any] | None) -> str:
+        """The style CT's name; none without one."""
+        volume = self.parameters.styleVolume
+        return styleName(volume, card) if volume and card and has_style_bank(dict(card)) else ""
+
+    def _styles(self, card: Mapping[str, Any] | None) -> OrganStyles:
+        """The styles chosen for organs."""
+        return stylesIn(self.parameters.organStyles, card, self._styleCT(card))
 
     def _organs(self) -> Organs:
         """The organs that the user chose, by segment name, or by ID where two have the name."""
@@ -179,7 +197,7 @@ class GeneratePanel(Panel):
         self.ui.outputSelector.enabled = chosen.samples == 1
         self._showModel()
         self._updateEditor()
-        self._fade()
+        self._comparison.fade(chosen.fade)
         asked = [(name, chosen.getValue(name)) for name in chosen.allParameters if not name.startswith(_NOT_OF_A_RUN)]
         if asked != self._noticed:
             self._noticed = asked
@@ -193,7 +211,7 @@ class GeneratePanel(Panel):
         try:
             card = read_card(chosen.model) if chosen.model.is_file() else None
             if not chosen.segmentation:
-                missing = _("Choose a segmentation.")
+                missing = _("There is no segmentation: load one with its CT, or the chest of the module Sample Data.")
             elif card is None:
                 missing = _("Choose a model: train or import one in the other tabs, or open a file.")
             elif chosen.device is Device.CUDA and self._devices.known and not self._devices.best("cuda"):
@@ -202,12 +220,14 @@ class GeneratePanel(Panel):
                 missing = _("The axial view shows no slice of the reference CT.")
             else:
                 wish = self.wish
-                options = {name: getattr(wish, name) for name in ("styles", "organs", "slices", "samples", "seed")}
+                names = ("styles", "organs", "slices", "samples", "seed", "styleCases")
+                options = {name: getattr(wish, name) for name in names}
                 result = self.logic.check(chosen.segmentation, chosen.referenceVolume, model=wish.model, **options)
                 missing, reports = ("" if result.ready else result.problems[0]), result.segments
         except InputError as error:
             missing = str(error)
-        self._organTable.show(chosen.segmentation, card, reports, self._styles())
+        self._organTable.show(chosen.segmentation, card, reports, self._styles(card), self._styleCT(card))
+        self.ui.styleSelector.enabled = card is not None and has_style_bank(dict(card))
         self.ui.preflightLabel.text = missing or self._preflight(result)
         self.ui.generateButton.enabled = not missing
         self.ui.generateButton.toolTip = missing or _("Make a synthetic CT for the segmentation.")
@@ -326,6 +346,14 @@ class GeneratePanel(Panel):
 
     # --- the embedded Segment Editor ---
 
+    def _onEditorSection(self) -> None:
+        """While the section is open, keys do what they do in the module Segment Editor."""
+        self._updateEditor()
+        if self.ui.editorSection.collapsed:
+            self.ui.segmentEditor.uninstallKeyboardShortcuts()
+        else:
+            self.ui.segmentEditor.installKeyboardShortcuts()
+
     def _updateEditor(self) -> None:
         """Hands the editor its nodes, while its section is open."""
         editor = self.ui.segmentEditor
@@ -386,26 +414,13 @@ class GeneratePanel(Panel):
 
         return end
 
+    def _show(self, reference: Any, result: Any) -> None:
+        chosen = self.parameters or self.logic.getParameterNode()  # another module may be open by now
+        self._comparison.show(reference, result, chosen.fade)
+
     def _onCopy(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("Nothing was copied.")):
             copyAsPython(self.logic.synthesize, **self._asked())
-
-    # --- seeing it ---
-
-    def _show(self, reference: Any, result: Any) -> None:
-        """Shows the result over the reference, in the views as they are."""
-        background = reference if reference is not None and reference.GetScene() else "keep-current"
-        slicer.util.setSliceViewerLayers(background=background, foreground=result)
-        self._fade()
-
-    def _fade(self) -> None:
-        """Shows as much of a synthetic CT over its reference as the slider says."""
-        if not self.parameters:
-            return
-        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            shown = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID() or "")
-            if shown is not None and shown.GetAttribute(SYNTHETIC):
-                view.SetForegroundOpacity(self.parameters.fade / 100)
 
     # --- live ---
 

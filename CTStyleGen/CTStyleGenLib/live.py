@@ -1,5 +1,6 @@
 """Live: the slice in view is generated again by itself, as soon as its segments were edited."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,6 @@ from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.files import PrivateFolder
 from CTStyleGenCore.model_file import read_card
-from CTStyleGenCore.styles import style_mix
 from CTStyleGenCore.volumes import write_volume
 from slicer.i18n import tr as _
 
@@ -22,7 +22,8 @@ from .conditioning import labelsOfSlice, referenceOf
 from .geometry import requireGrid, sliceInView
 from .jobs import Event
 from .outputs import Place
-from .synthesis import Wish, provenanceOf
+from .style_cases import styleMix
+from .synthesis import Wish, exportedStyles, provenanceOf
 from .worker import Worker
 
 _POLL_MS = 50
@@ -60,10 +61,14 @@ class Live(slicer.util.VTKObservationMixin):
         self.onEnd: Callable[[str], None] = lambda sentence: None  # told when it ends by itself, and why
         self._wish: Wish | None = None
         self._touchedAt = 0.0  # 0: not since the slice was renewed
-        self.change(wish)
         whole = Place(self._segmentation, self._reference)
         self._folder = PrivateFolder()
-        self._worker: Worker | None = Worker(self._folder.name, wish.device)
+        try:
+            self.change(wish)
+            self._worker: Worker | None = Worker(self._folder.name, wish.device)
+        except BaseException:
+            self._folder.cleanup()
+            raise
         self._worker.ask("load", self._onLoaded, model=str(wish.model))
         if outputVolumeNode is None or not whole.fits(outputVolumeNode):
             air = np.full(whole.shape, round(self._card["hu_range"][0]), np.int16)
@@ -80,7 +85,8 @@ class Live(slicer.util.VTKObservationMixin):
         if wish == self._wish:
             return
         card = read_card(wish.model)
-        style_mix(card, wish.styles or ())
+        styleMix(card, wish.styles or (), wish.styleCases or {})
+        self._styles = exportedStyles(wish, Path(tempfile.mkdtemp(dir=self._folder.name)), card)
         self._wish, self._card, self._anatomy = wish, card, Anatomy.from_json(card["anatomy"])
         self._provenance = provenanceOf(self._segmentation, card, wish)
         self._made: dict[int, np.ndarray] = {}  # by slice: the labels that it was made of
@@ -143,7 +149,7 @@ class Live(slicer.util.VTKObservationMixin):
         folder, wish = Path(self._folder.name), self._wish
         place = Place(self._segmentation, self._reference, range(number, number + 1))
         write_volume(place.image(labels), folder / "labels.nrrd")
-        styles = {"style": list(wish.styles)} if wish.styles else {}
+        styles = {"style": self._styles} if self._styles else {}
 
         def onAnswer(event: Event) -> None:
             if event["event"] == "done":

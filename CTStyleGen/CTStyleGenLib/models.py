@@ -308,6 +308,28 @@ def removeWeights(but: Path | None = None) -> None:
                 path.unlink()
 
 
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def trainingsFolder() -> Path:
+    """The folder of the trainings; it isn't made."""
+    return modelsFolder() / TRAININGS
+
+
+def removeAll() -> None:
+    """Removes all models, their pictures, and the VGG weights. What isn't ours stays, and trainings: discard them."""
+    for model in list(modelsFolder().glob(f"*{SUFFIX}")):
+        deleteModel(model)
+    removeWeights()
+    for folder in (weightsFolder(), trainingsFolder()):
+        with contextlib.suppress(OSError):  # it holds something else, or isn't there
+            folder.rmdir()
+
+
 def sizeOf(folder: Path) -> int:
-    """Bytes of all files in a folder and below it."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files in a folder and below it; of those that go meanwhile, as of a training, none."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size

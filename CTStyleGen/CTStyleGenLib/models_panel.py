@@ -1,12 +1,13 @@
 """The Models panel: what generating and training need on this computer, and the models that it has."""
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import qt
 import slicer
+from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import SUFFIX
 from slicer.i18n import tr as _
 
@@ -15,8 +16,11 @@ from .child_bar import ChildBar, shown
 from .models import StoredModel
 from .panel import Panel
 from .setup_rows import SetUpRows
+from .tables import fitHeight, prepareTable
+from .training import trainings
 
 _MB = 1_000_000
+_ROWS_SHOWN = (4, 8)  # at least, at most; more are scrolled
 
 
 class ModelsPanel(Panel):
@@ -29,6 +33,7 @@ class ModelsPanel(Panel):
         super().__init__("ModelsPanel.ui", logic)
         self.title = _("Models")
         self._models: list[StoredModel] = []  # the rows of the table
+        self._problem = ""  # why there are none
         self._child = ChildBar(self.ui.progressBar, self.ui.cancelButton, self.ui.logTextEdit, self.refresh)
         self.setUpRows = SetUpRows(self.ui, self._child, self.refresh)
         self._prepareTable()
@@ -36,13 +41,9 @@ class ModelsPanel(Panel):
 
     def _prepareTable(self) -> None:
         table = self.ui.modelsTable
-        table.setColumnCount(4)
-        table.setHorizontalHeaderLabels([_("Model"), _("Look of"), _("Pixels"), _("MB")])
-        table.verticalHeader().hide()
-        header = table.horizontalHeader()
+        header = prepareTable(table, [_("Model"), _("Look of"), _("Pixels"), _("MB")])
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
         table.connect("itemSelectionChanged()", self.showModel)
 
     def _connectButtons(self) -> None:
@@ -55,6 +56,7 @@ class ModelsPanel(Panel):
             (self.ui.pictureButton, self._ofSelected(self.onPicture)),
             (self.ui.openFolderButton, self.onOpenFolder),
             (self.ui.changeFolderButton, self.onChangeFolder),
+            (self.ui.removeAllButton, self.onRemoveAll),
         ):
             button.connect("clicked()", slot)
 
@@ -127,6 +129,18 @@ class ModelsPanel(Panel):
             models.setModelsFolder(folder)
             self.refresh()
 
+    def onRemoveAll(self) -> None:
+        """Leaves nothing of ours; trainings at work are ended."""
+        question = _(
+            "All models, trainings and VGG weights in {folder} will be removed from the disk. That can't be undone."
+        )
+        with shown():
+            if slicer.util.confirmOkCancelDisplay(question.format(folder=models.modelsFolder())):
+                for training in trainings():
+                    training.discard()
+                models.removeAll()
+        self.refresh()
+
     # --- what is shown ------------------------------------------------------------------------------------------------
 
     def selectedModel(self) -> StoredModel | None:
@@ -147,11 +161,12 @@ class ModelsPanel(Panel):
         """Shows what is in the models folder now; ``select``, or what was selected, is selected."""
         selected = self.selectedModel()
         wanted = select or (selected.path if selected else None)
-        self._models, weights = [], None
-        self.ui.storageLabel.text = ""
-        with shown():
+        self._models, weights, self._problem = [], None, ""
+        try:
             self._models, weights = models.storedModels(), models.featureWeights()
             self._showStorage()
+        except (InputError, OSError) as error:  # the folder is not there
+            self._problem = self.ui.storageLabel.text = str(error)
         self._showTable([model.path for model in self._models].index(wanted) if wanted in self._paths() else 0)
         self.setUpRows.show(weights)
         self.showModel()
@@ -171,6 +186,7 @@ class ModelsPanel(Panel):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(model.problem or text)
                 table.setItem(row, column, item)
+        fitHeight(table, *_ROWS_SHOWN)
         if self._models:
             table.selectRow(current)
         table.blockSignals(wasBlocked)
@@ -178,7 +194,8 @@ class ModelsPanel(Panel):
     def showModel(self) -> None:
         """Shows the selected model's card and picture."""
         model = self.selectedModel()
-        self.ui.cardLabel.text = cardText(model) if model else _("There is no model yet: train one, or import a file.")
+        none = self._problem or _("There is no model yet: train one, or import a file.")
+        self.ui.cardLabel.text = cardText(model) if model else none
         pixmap = qt.QPixmap(str(model.picture)) if model and model.picture else qt.QPixmap()
         if pixmap.isNull():
             self.ui.pictureLabel.text = _("No picture yet") if model and model.card else ""
@@ -188,11 +205,7 @@ class ModelsPanel(Panel):
         self._enableButtons(model)
 
     def _showStorage(self) -> None:
-        self.ui.storageLabel.text = _("{folder}\nModels: {models} MB. VGG weights: {weights} MB.").format(
-            folder=models.modelsFolder(),
-            models=f"{sum(model.sizeBytes for model in self._models) / _MB:.1f}",
-            weights=f"{models.sizeOf(models.weightsFolder()) / _MB:.1f}",
-        )
+        self.ui.storageLabel.text = f"{models.modelsFolder()}\n{sizesText(self._models)}"
 
     def _enableButtons(self, model: StoredModel | None) -> None:
         isUsable = model is not None and model.card is not None
@@ -201,6 +214,18 @@ class ModelsPanel(Panel):
         for button in (self.ui.renameButton, self.ui.deleteButton):
             button.enabled = model is not None
         self.ui.pictureButton.enabled = isUsable and not self.isBusy
+
+
+def sizesText(stored: Sequence[StoredModel]) -> str:
+    """How large models, trainings and weights are."""
+    sizes = {
+        "models": sum(model.sizeBytes for model in stored),
+        "trainings": models.sizeOf(models.trainingsFolder()),  # with the CTs that they learn from
+        "weights": models.sizeOf(models.weightsFolder()),
+    }
+    return _("Models: {models} MB. Trainings: {trainings} MB. VGG weights: {weights} MB.").format(
+        **{what: f"{size / _MB:.1f}" for what, size in sizes.items()}
+    )
 
 
 def cardText(model: StoredModel) -> str:

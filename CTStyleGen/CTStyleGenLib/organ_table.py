@@ -1,5 +1,6 @@
 """The table of segments in the Generate panel: which organ each is taken for, what becomes of it, and its look."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,27 @@ from .conditioning import LEFT_OUT, ORGAN_TAG, chosenOrgan, recognizedOrgan
 
 OrganStyles = Mapping[str, tuple[str, int]]  # organ name -> style, and its share in percent
 _SEGMENT, _ORGAN, _STATE, _STYLE, _SHARE = range(5)
-_WIDTHS = {_ORGAN: 104, _STYLE: 76, _SHARE: 46}  # pixels
+_WIDTHS = {_ORGAN: 108, _STYLE: 76, _SHARE: 46}  # pixels
 
 
-def styleArguments(card: Mapping[str, Any], chosen: OrganStyles) -> list[str]:
-    """The choices as --style writes them; the model's other styles have equal shares of what the chosen one leaves."""
-    written = []
+def stylesIn(text: str, card: Mapping[str, Any] | None, styleCT: str = "") -> OrganStyles:
+    """The choices as the parameter node has them, but for styles that neither the model nor the scene has now."""
+    looks = [*card["styles"], styleCT] if card and has_style_bank(dict(card)) else []
+    try:
+        told = {str(organ): (str(style), int(percent)) for organ, (style, percent) in json.loads(text or "{}").items()}
+    except (AttributeError, TypeError, ValueError):  # of a scene that something else has written
+        return {}
+    return {organ: chosen for organ, chosen in told.items() if chosen[0] in looks and 1 <= chosen[1] <= 100}
+
+
+def styleArguments(card: Mapping[str, Any], chosen: OrganStyles, styleCT: str = "") -> list[str]:
+    """The choices as --style writes them. ``styleCT``: the look of all organs but those chosen; without, the model's.
+
+    What a chosen style leaves goes to the style CT or, without one, in equal shares to the model's other styles.
+    """
+    written = [styleCT] if styleCT else []
     for organ, (style, percent) in chosen.items():
-        others = [other for other in card["styles"] if other != style]
+        others = [styleCT] if styleCT and style != styleCT else [other for other in card["styles"] if other != style]
         if percent >= 100 or not others:
             written.append(f"{organ}={style}")
         else:
@@ -54,20 +68,25 @@ class OrganTable:
         card: Mapping[str, Any] | None,
         reports: Sequence[SegmentReport],
         styles: OrganStyles,
+        styleCT: str = "",
     ) -> None:
-        """Shows the segments; without a model's card, or without reports, what can be told without."""
+        """Shows the segments; without a model's card, or without reports, what can be told without.
+
+        ``styleCT``: the name of a style beside the model's, the look of the organs that none is chosen for.
+        """
         self._segmentation = segmentationNode
         self._anatomy = Anatomy.from_json(card["anatomy"]) if card else None
         self._styles = dict(styles)
         organs = [organ.name for organ in self._anatomy.organs[1:]] if self._anatomy else []
-        looks = list(card["styles"]) if card else []
+        looks = [*card["styles"], *filter(None, [styleCT])] if card else []
         segments = list(_segmentsOf(segmentationNode))
-        shown = ([(segmentId, s.GetName(), s.GetColor()) for segmentId, s in segments], organs, looks)
+        shown = ([(segmentId, s.GetName(), s.GetColor()) for segmentId, s in segments], organs, looks, styleCT)
         hasBank = card is not None and has_style_bank(dict(card))
         self._isUpdating = True
         try:
             if shown != self._shown:
-                self._build([segment for _id, segment in segments], organs, looks)
+                ofAll = _("style CT") if styleCT else _("all alike")
+                self._build([segment for _id, segment in segments], organs, looks, ofAll)
                 self._shown = shown
             for row, (segmentId, segment) in enumerate(segments):
                 report = reports[row] if row < len(reports) else None
@@ -75,7 +94,9 @@ class OrganTable:
         finally:
             self._isUpdating = False
 
-    def _build(self, segments: "Sequence[slicer.vtkSegment]", organs: Sequence[str], looks: Sequence[str]) -> None:
+    def _build(
+        self, segments: "Sequence[slicer.vtkSegment]", organs: Sequence[str], looks: Sequence[str], ofAll: str
+    ) -> None:
         """Makes the rows."""
         self._table.setRowCount(0)
         self._table.setRowCount(len(segments))
@@ -87,7 +108,7 @@ class OrganTable:
             self._table.setItem(row, _STATE, qt.QTableWidgetItem(""))
             organ, style, share = qt.QComboBox(), qt.QComboBox(), qt.QSpinBox()
             organ.addItems([_("(left out)"), *organs])
-            style.addItems([_("all alike"), *looks] if len(looks) != 1 else looks)
+            style.addItems([ofAll, *looks] if len(looks) != 1 else looks)
             share.setRange(1, 100)
             share.suffix = " %"
             share.buttonSymbols = qt.QAbstractSpinBox.NoButtons
@@ -129,8 +150,11 @@ class OrganTable:
         style.enabled = hasBank and bool(organ) and len(looks) > 1
         share.enabled = style.enabled and style.currentIndex > 0
         if hasBank:
-            style.toolTip = _("The CT whose look the organ gets. All alike: all styles of the model in equal parts.")
-            share.toolTip = _("How much of that look. The model's other styles share the rest.")
+            style.toolTip = _(
+                "The CT whose look the organ gets. All alike: all styles of the model in equal parts. "
+                "Style CT: that of the CT chosen above."
+            )
+            share.toolTip = _("How much of that look. The style CT, or the model's other styles, have the rest.")
         else:
             style.toolTip = share.toolTip = _(
                 "This model has one look, the one it was trained for. Train with the preset 'styles' to choose."

@@ -49,7 +49,7 @@ class Place:
         self._grid.CopyOrientation(referenceVolumeNode)
         self._grid.SetOrigin((ijkToRAS(referenceVolumeNode) @ (*self._extent[0], 1))[:3])
         self._transform = referenceVolumeNode.GetParentTransformNode()
-        self._windowLevel = _windowLevelOf(referenceVolumeNode)
+        self._windowLevel = windowLevelOf(referenceVolumeNode)
         self._folder = _folderOf(referenceVolumeNode)
         self.name = _("{segmentation} synthetic CT").format(segmentation=segmentationNode.GetName())
 
@@ -70,8 +70,8 @@ class Place:
         """Adds a new volume of the voxels, int16 HU [k, j, i]. Raises ValueError when they don't fit the place.
 
         Its name says "synthetic", and so does its attribute CTStyleGen.Synthetic; the provenance becomes further
-        attributes, CTStyleGen.Model and so on. It is displayed with the reference's window and level if those were set
-        by hand or by the scanner, else with CT_ABDOMEN's.
+        attributes, CTStyleGen.Model and so on. It is displayed with the reference's window and level, so that the two
+        can be compared, or with CT_ABDOMEN's if the reference isn't displayed.
         """
         node = slicer.vtkMRMLScalarVolumeNode()
         node.SetName(self.scene.GenerateUniqueName(self.name))
@@ -183,11 +183,11 @@ class Place:
         return self._folder if isThere else hierarchy.GetSceneItemID()
 
 
-def _windowLevelOf(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> tuple[float, float]:
-    """Window and level to show a CT beside the volume."""
+def windowLevelOf(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> tuple[float, float]:
+    """Window and level to show a CT beside the volume: the volume's own, if it has any, whoever has chosen them."""
     display = volumeNode.GetDisplayNode()
-    isFixed = display is not None and display.IsA("vtkMRMLScalarVolumeDisplayNode") and not display.GetAutoWindowLevel()
-    return (display.GetWindow(), display.GetLevel()) if isFixed else _CT_ABDOMEN
+    hasOwn = display is not None and display.IsA("vtkMRMLScalarVolumeDisplayNode") and display.GetWindow() > 0
+    return (display.GetWindow(), display.GetLevel()) if hasOwn else _CT_ABDOMEN
 
 
 def _hierarchyOf(scene: "slicer.vtkMRMLScene") -> "slicer.vtkMRMLSubjectHierarchyNode":

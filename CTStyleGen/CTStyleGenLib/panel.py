@@ -1,5 +1,6 @@
 """What the panels have in common: each is a .ui file whose widgets show and change the scene's parameters."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,16 @@ import slicer
 import vtk
 
 _UI_FOLDER = Path(__file__).parents[1] / "Resources" / "UI"
+
+
+def _blanker(pathLineEdit: Any) -> Callable[[str], None]:
+    """Shows nothing where no path is chosen, instead of ".", which is how a parameter node writes that."""
+
+    def blank(path: str) -> None:
+        if path == ".":
+            pathLineEdit.currentPath = ""
+
+    return blank
 
 
 class Panel(slicer.util.VTKObservationMixin):
@@ -26,6 +37,9 @@ class Panel(slicer.util.VTKObservationMixin):
         self.widget.setMRMLScene(slicer.mrmlScene)
         self.parameters: Any = None  # a CTStyleGenParameterNode while the module is open
         self._guiTag: Any = None
+        for one in vars(self.ui).values():
+            if one.className() == "ctkPathLineEdit":
+                one.connect("currentPathChanged(QString)", _blanker(one))
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Binds the panel to the parameters of a scene, or to none (None)."""

@@ -2,10 +2,10 @@
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from CTStyleGenCore.presets import DEFAULT, PRESETS
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScriptedModuleNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
@@ -105,13 +105,14 @@ class CTStyleGenParameterNode:
     segmentation: vtkMRMLSegmentationNode
     referenceVolume: vtkMRMLScalarVolumeNode  # none: the volume that the segmentation was drawn on
     model: Path
+    styleVolume: vtkMRMLScalarVolumeNode  # none: the model's own styles
     slices: SliceChoice = SliceChoice.ALL
     firstSlice: Annotated[int, WithinRange(0, 99999)] = 0  # of a range, with lastSlice
     lastSlice: Annotated[int, WithinRange(0, 99999)] = 0
     samples: Annotated[int, WithinRange(1, 100)] = 1
     asSequence: bool = False  # the samples
     seed: Annotated[int, WithinRange(0, 999999)] = 0
-    organStyles: str = ""  # JSON: by organ, the style and its share in percent; the model's own for the others
+    organStyles: str = ""  # JSON: by organ, the style and its share in percent; for the others, as for all
     output: vtkMRMLScalarVolumeNode  # none: a new volume
     device: Device = Device.AUTO
     fade: Annotated[float, WithinRange(0, 100)] = 100.0  # percent of the synthetic CT over the reference
@@ -148,3 +149,16 @@ class CTStyleGenParameterNode:
     trainFeatures: Features = Features.AUTO
     trainWeights: Path
     trainOutlives: bool = False  # Slicer
+
+
+def parametersIn(node: vtkMRMLScriptedModuleNode) -> CTStyleGenParameterNode:
+    """The parameters in a node of the scene: as at first where they can't be read, as those of another version."""
+    make: Any = CTStyleGenParameterNode  # the wrapper gives it its constructor
+    try:
+        made = make(node)
+        for name in made.allParameters:
+            made.setValue(name, made.getValue(name))  # which looks whether the value is possible
+        return made
+    except (KeyError, TypeError, ValueError):
+        node.UnsetAllParameters()
+        return make(node)

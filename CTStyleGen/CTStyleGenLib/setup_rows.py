@@ -1,9 +1,11 @@
 """The section Set-up of the Models panel: a row for each thing that the child process needs, and a button to get it."""
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import CTStyleGenCore
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -15,6 +17,13 @@ from .setup import Library, State
 
 _MARKS = {State.UNCHECKED: "…", State.READY: "✓", State.MISSING: "✗", State.OUTDATED: "✗", State.BROKEN: "✗"}
 _BY_TORCH_EXTENSION = ("torch", "torchvision")
+
+
+def _withoutFolders(text: str) -> str:
+    """The text without the user's own folders, which tell who that is."""
+    for folder, name in ((str(models.modelsFolder()), "MODELS"), (str(Path.home()), "HOME")):
+        text = text.replace(folder, name)
+    return text
 
 
 class SetUpRows:
@@ -35,6 +44,7 @@ class SetUpRows:
             (ui.downloadWeightsButton, self.onDownloadWeights),
             (ui.weightsFileButton, self.onWeightsFile),
             (ui.removeWeightsButton, self.onRemoveWeights),
+            (ui.reportButton, self.onCopyReport),
         ):
             button.connect("clicked()", slot)
         ui.setUpCollapsibleButton.connect("contentsCollapsed(bool)", self._enableButtons)  # opened, it shows them all
@@ -120,6 +130,19 @@ class SetUpRows:
             with shown():
                 models.removeWeights()
         self._onChange()
+
+    def onCopyReport(self) -> None:
+        """Puts on the clipboard what somebody needs to know who is to help."""
+        lines = [
+            f"CTStyleGen {CTStyleGenCore.__version__}, Slicer {slicer.app.applicationVersion}",
+            f"Python {platform.python_version()}, {platform.platform()}",
+            *(f"{library.package}: {library.state.value}. {library.message}" for library in self._libraries),
+            f"devices: {self._devices or 'unknown'}",
+            f"weights: {'there' if self._weights else 'none'}",
+            self._ui.logTextEdit.plainText,
+        ]
+        qt.QApplication.clipboard().setText(_withoutFolders("\n".join(lines)).strip() + "\n")
+        slicer.util.showStatusMessage(_("Copied; paste it into a message."), 3000)
 
     def show(self, weights: Path | None) -> None:
         """Shows what is known of the libraries, and the VGG ``weights`` that there are."""

@@ -15,7 +15,7 @@ from CTStyleGenCore.anatomy import Anatomy, SegmentReport
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.files import PrivateFolder, sha256
 from CTStyleGenCore.model_file import read_card
-from CTStyleGenCore.styles import style_mix, told
+from CTStyleGenCore.styles import told
 from CTStyleGenCore.volumes import same_grid, write_volume
 from slicer.i18n import tr as _
 
@@ -25,6 +25,7 @@ from .job_queue import QueuedJob
 from .jobs import Event, Job, JobError
 from .outputs import Place
 from .speed import noteSpeed
+from .style_cases import StyleCases, exportStyles, missingOrgans, styleMix
 
 _MOST_SAMPLES = 1000
 
@@ -34,6 +35,7 @@ class Wish:
     """What is asked for, besides the nodes.
 
     ``styles`` are written as for the option --style: "B", "lungs=B:0.7", "lungs=A:0.3"; None leaves it to the model.
+    ``styleCases`` are CTs of the scene with their segmentations, by the names that styles call them.
     ``organs`` says for segments, by name or ID, which organ they are; None leaves one out.
     """
 
@@ -44,6 +46,7 @@ class Wish:
     samples: int = 1
     seed: int = 0
     device: str = "auto"
+    styleCases: StyleCases | None = None
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,15 @@ def check(
     reference = referenceVolumeNode or referenceOf(segmentationNode)
     try:
         prepared = _prepare(segmentationNode, reference, wish)
+        conditioning, anatomy = prepared.conditioning, Anatomy.from_json(prepared.card["anatomy"])
+        organs = {segment.organ for segment in conditioning.segments if segment.organ and segment.voxels}
+        ofStyles = tuple(missingOrgans(wish.styleCases or {}, organs, anatomy))
     except InputError as error:
         return CheckResult((), (str(error),), ready=False)
     count = len(prepared.slices) if prepared.slices else sliceCount(reference)
-    conditioning = prepared.conditioning
     return CheckResult(
         conditioning.segments,
-        conditioning.problems,
+        conditioning.problems + ofStyles,
         ready=True,
         slices=count * wish.samples,
         size=int(prepared.card["size"]),
@@ -106,15 +111,19 @@ class SynthesisJob(QueuedJob):
         self._labels = self._place.image(self._place.cut(prepared.conditioning.labels))
         self._provenance = provenanceOf(segmentationNode, prepared.card, wish)
         self._size = int(prepared.card["size"])
-        self._folder: PrivateFolder | None = None
         self._firstSlice = (0.0, 0)  # when the first batch of slices was done, and how many those were
+        self._folder = PrivateFolder()
+        try:
+            self._styles = exportedStyles(wish, Path(self._folder.name), prepared.card)
+        except BaseException:
+            self._folder.cleanup()
+            raise
 
     def _begin(self) -> Job:
-        self._folder = PrivateFolder()
         folder, wish = Path(self._folder.name), self._wish
         write_volume(self._labels, folder / "labels.nrrd")
         arguments = ["synthesize", "--model", str(wish.model), "--segmentation", str(folder / "labels.nrrd")]
-        for style in wish.styles or ():
+        for style in self._styles:
             arguments += ["--style", style]
         arguments += ["--samples", str(wish.samples), "--seed", str(wish.seed), "--device", wish.device]
         return Job([*arguments, "--output", str(folder / "ct.nrrd")], folder, self._note)
@@ -138,8 +147,12 @@ class SynthesisJob(QueuedJob):
         return self._place.add(samples[0], provenance[0])
 
     def _close(self) -> None:
-        if self._folder:
-            self._folder.cleanup()
+        self._folder.cleanup()
+
+
+def exportedStyles(wish: Wish, folder: Path, card: Mapping[str, Any]) -> list[str]:
+    """The styles as the child process understands them, with the scene's cases in the folder."""
+    return exportStyles(wish.styles or (), wish.styleCases or {}, folder, Anatomy.from_json(card["anatomy"]))
 
 
 def provenanceOf(
@@ -147,7 +160,7 @@ def provenanceOf(
 ) -> dict[str, str]:
     """What the result will say about where it comes from: attributes, without the prefix CTStyleGen."""
     slices = {"Slices": f"{wish.slices[0]}-{wish.slices[-1]}"} if wish.slices is not None else {}
-    mix = style_mix(dict(card), wish.styles or ())
+    mix = styleMix(card, wish.styles or (), wish.styleCases or {})
     inCard = all(case in card["styles"] for shares in mix.values() for case in shares)  # never a path
     shares = {"StyleShares": json.dumps(mix)} if mix and inCard else {}
     return {
@@ -177,7 +190,7 @@ def _prepare(
 ) -> _Prepared:
     """Organ labels and the model's card; raises InputError for what can't work."""
     card = read_card(wish.model)
-    style_mix(card, wish.styles or ())
+    styleMix(card, wish.styles or (), wish.styleCases or {})
     if not 1 <= wish.samples <= _MOST_SAMPLES:
         raise InputError(
             _("{count} samples are not possible: ask for 1 to {most}.").format(count=wish.samples, most=_MOST_SAMPLES)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,23 @@ import qt
 import slicer
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.estimates import Estimate
-from CTStyleGenCore.model_file import read_card
 from slicer.i18n import tr as _
 
 from . import training_cases
 from .case_table import CaseRow, CaseTable
 from .conditioning import referenceOf
 from .devices import Devices
-from .loss_plot import lossTitle, relativeLosses, showLossPlot, updateLossPlot
-from .models import featureWeights, modelPath, nearCopiesText
+from .models import featureWeights, modelPath
 from .panel import Panel
 from .parameters import CaseSource, Features
 from .python_call import copyAsPython
 from .setup import deviceTitle
 from .speed import inWords
-from .training import TrainingOptions, check, isTaken, trainings
+from .training import TrainingOptions, check, isTaken
 from .training_cases import CaseChecks, TrainingCase
-from .training_run import State, Training
+from .training_list import TrainingList
 
 _REST_MS = 300  # after a change, before it is checked
-_POLL_MS = 1000
-_AT_WORK = (State.RUNNING, State.STOPPING)
 _GIGABYTE = 1e9
 
 
@@ -42,9 +37,7 @@ class TrainPanel(Panel):
         super().__init__("TrainPanel.ui", logic)
         self.title = _("Train")
         self._checks = CaseChecks()
-        self._trainings: list[Training] = []  # in the combo box
         self._devices = Devices(self.widget, self._refresh)
-        self._shownPreview: object = ()  # file, time and width of the picture that is shown
         self._caseTable = CaseTable(self.ui.casesTable, self._onStyle, self._onRename)
         self._checkTimer = qt.QTimer(self.widget)
         self._checkTimer.singleShot = True
@@ -52,28 +45,19 @@ class TrainPanel(Panel):
         self._sceneTimer = qt.QTimer(self.widget)
         self._sceneTimer.singleShot = True
         self._sceneTimer.connect("timeout()", self._refresh)
-        self._pollTimer = qt.QTimer(self.widget)
-        self._pollTimer.interval = _POLL_MS
-        self._pollTimer.connect("timeout()", self.poll)
+        self.trainings = TrainingList(self.ui, self.widget, self._onTrainings)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
         self.ui.deviceComboBox.connect("activated(int)", self._onDevice)
-        self.ui.trainingComboBox.connect("currentIndexChanged(int)", self._showTraining)
-        self.ui.goesOnCheckBox.connect("clicked(bool)", self._onGoesOn)
         for button, slot in (
             (self.ui.addButton, self._onAdd),
             (self.ui.addAllButton, self._onAddAll),
             (self.ui.removeButton, self._onRemove),
             (self.ui.startButton, self._onStart),
             (self.ui.copyButton, self._onCopy),
-            (self.ui.pauseButton, self._ofSelected(self._onPause)),
-            (self.ui.stopButton, self._ofSelected(Training.stop)),
-            (self.ui.curvesButton, self._ofSelected(showLossPlot)),
-            (self.ui.discardButton, self._ofSelected(self._onDiscard)),
         ):
             button.connect("clicked()", slot)
         for event in (slicer.mrmlScene.NodeAddedEvent, slicer.mrmlScene.NodeRemovedEvent):
             self.addObserver(slicer.mrmlScene, event, self._onScene)
-        self._listTrainings()
 
     # --- coming and going ---
 
@@ -87,15 +71,16 @@ class TrainPanel(Panel):
 
     def shown(self) -> None:
         """Segmentations, models and trainings may have changed."""
-        self._listTrainings()
+        self.trainings.refresh()
         if self.parameters:
             self.update()
         self._devices.find()
 
     def cleanup(self) -> None:
         """Trainings go on; only the panel ends."""
-        for timer in (self._checkTimer, self._sceneTimer, self._pollTimer):
+        for timer in (self._checkTimer, self._sceneTimer):
             timer.stop()
+        self.trainings.close()
         self._devices.close()
         super().cleanup()
 
@@ -145,7 +130,11 @@ class TrainPanel(Panel):
         return [CaseRow(one.case_id, one.case_id in styles, one.labels.name, one.ct.name) for one in files]
 
     def _folderStyles(self) -> list[str]:
-        return json.loads(self.parameters.trainFolderStyles or "[]")
+        try:
+            told = json.loads(self.parameters.trainFolderStyles or "[]")
+        except ValueError:  # of a scene that something else has written
+            return []
+        return [str(name) for name in told] if isinstance(told, list) else []
 
     # --- showing it ---
 
@@ -182,7 +171,7 @@ class TrainPanel(Panel):
         ready = False
         if result.estimate is None:
             text = result.problems[0]
-        elif any(training.state in _AT_WORK for training in self._trainings):
+        elif self.trainings.isAtWork:
             text = _("A training is at work: wait for its end, or pause it.")
         else:
             ready, text = True, "\n".join([self._preflight(options, result.estimate), *result.problems])
@@ -285,7 +274,7 @@ class TrainPanel(Panel):
             device["name"]: deviceTitle(device) for device in self._devices.known
         }
         if best := self._devices.best("auto"):
-            names["auto"] = _("Automatic: {device}").format(device=best["title"])
+            names["auto"] = _("Automatic: {device}").format(device=deviceTitle(best))
         chosen, combo = self.parameters.trainDevice, self.ui.deviceComboBox
         names.setdefault(chosen, chosen)
         combo.clear()
@@ -308,155 +297,19 @@ class TrainPanel(Panel):
     def _onStart(self) -> None:
         with slicer.util.tryWithErrorDisplay(_("No training was started."), waitCursor=True):
             begun = self.logic.train(**self._asked())
-            self._trainings.append(begun)
             self.parameters.trainName = _freeName()
-            self._listTrainings(begun.folder)
+            self.trainings.refresh(select=begun)
         self.check()
 
     def _onCopy(self) -> None:
         copyAsPython(self.logic.train, **self._asked())
 
-    def poll(self) -> None:
-        """Follows the trainings."""
-        before = [training.state for training in self._trainings]
-        for training in self._trainings:
-            with slicer.util.tryWithErrorDisplay(_("The training of {name}").format(name=training.name)):
-                training.poll()
-            updateLossPlot(training)
-        after = [training.state for training in self._trainings]
-        if after != before:
-            self._nameTrainings()
-            self._useFirstModel()
-            self.check()
-        self._showTraining()
-        if not any(state in _AT_WORK for state in after):
-            self._pollTimer.stop()
-
-    def _listTrainings(self, selected: Path | None = None) -> None:
-        """Lists the trainings of the models folder; ``selected``, else what was selected, is selected."""
-        current = self.selectedTraining
-        wanted = selected or (current.folder if current else None)
-        known = {(training.folder, training.started): training for training in self._trainings}
-        with slicer.util.tryWithErrorDisplay(_("The trainings can't be listed.")):
-            self._trainings = [known.get((found.folder, found.started), found) for found in trainings()]
-        folders = [training.folder for training in self._trainings]
-        combo = self.ui.trainingComboBox
-        combo.blockSignals(True)
-        combo.clear()
-        combo.addItems([""] * len(folders) or [_("(none yet)")])
-        combo.currentIndex = folders.index(wanted) if wanted in folders else 0
-        combo.blockSignals(False)
-        self._nameTrainings()
-        self._showTraining()
-        self._pollTimer.start()
-
-    def _nameTrainings(self) -> None:
-        for index, training in enumerate(self._trainings):
-            text = _("{name} ({state})").format(name=training.name, state=training.state.label())
-            self.ui.trainingComboBox.setItemText(index, text)
-
-    @property
-    def selectedTraining(self) -> Training | None:
-        index = self.ui.trainingComboBox.currentIndex
-        return self._trainings[index] if 0 <= index < len(self._trainings) else None
-
-    def _showTraining(self) -> None:
-        """Shows how far the selected training is."""
-        training = self.selectedTraining
-        for widget in (
-            self.ui.goesOnCheckBox,
-            self.ui.progressBar,
-            self.ui.statusLabel,
-            self.ui.pauseButton,
-            self.ui.stopButton,
-            self.ui.curvesButton,
-            self.ui.discardButton,
-        ):
-            widget.visible = training is not None
-        self._showPreview(training.preview if training else None)
-        if training is None:
-            return
-        isRunning = training.state is State.RUNNING
-        canGoOn = training.state in (State.PAUSED, State.FAILED) and training.checkpoint.is_file()
-        self.ui.goesOnCheckBox.checked = training.outlives
-        self.ui.goesOnCheckBox.enabled = training.state in _AT_WORK and training.startedHere
-        self.ui.progressBar.maximum = training.total or (0 if isRunning else 1)  # 0: the bar says that it is at work
-        self.ui.progressBar.value = training.done
-        self.ui.statusLabel.text = _status(training)
-        self.ui.statusLabel.toolTip = training.log() if training.state is State.FAILED else ""
-        self.ui.pauseButton.text = _("Resume") if canGoOn else _("Pause")
-        self.ui.pauseButton.enabled = isRunning or canGoOn
-        self.ui.stopButton.enabled = isRunning or canGoOn
-        self.ui.curvesButton.enabled = bool(training.curve.steps)
-
-    def _showPreview(self, preview: Path | None) -> None:
-        label = self.ui.previewLabel
-        width = max(240, self.ui.progressSection.width - 20)
-        shown = (preview, preview.stat().st_mtime, width) if preview else None
-        if shown == self._shownPreview:
-            return
-        self._shownPreview = shown
-        label.visible = self.ui.previewCaptionLabel.visible = preview is not None
-        if preview:
-            label.setPixmap(qt.QPixmap(str(preview)).scaledToWidth(width, qt.Qt.SmoothTransformation))
-
-    def _useFirstModel(self) -> None:
-        """Where nothing could be generated before, the model that has come is chosen for that."""
-        for training in self._trainings:
-            if self.parameters and training.state is State.DONE and not self.parameters.model.is_file():
+    def _onTrainings(self) -> None:
+        """Where nothing could be generated before, a model that has come is chosen for that."""
+        for training in self.trainings.done():
+            if self.parameters and not self.parameters.model.is_file():
                 self.parameters.model = training.model
-
-    def _ofSelected(self, action: Callable[[Training], Any]) -> Callable[[], None]:
-        """The action as a button's slot: for the selected training, if there is one."""
-
-        def slot() -> None:
-            training = self.selectedTraining
-            if training is None:
-                return
-            with slicer.util.tryWithErrorDisplay(_("That can't be done."), waitCursor=True):
-                action(training)
-            self._listTrainings()
-            self.check()
-
-        return slot
-
-    def _onPause(self, training: Training) -> None:
-        if training.state is State.RUNNING:
-            training.pause()
-        else:
-            training.resume()
-
-    def _onDiscard(self, training: Training) -> None:
-        question = _("The training of {name} will be removed from the disk. That can't be undone.")
-        if training.state is State.DONE or slicer.util.confirmOkCancelDisplay(question.format(name=training.name)):
-            training.discard()
-
-    def _onGoesOn(self, checked: bool) -> None:
-        if training := self.selectedTraining:
-            training.outlives = checked
-
-
-def _status(training: Training) -> str:
-    """Where a training is, in a sentence or two."""
-    if training.state is State.RUNNING and training.secondsLeft is None:
-        lines = [_("Starting: the cases are read ...")]
-    elif training.state is State.RUNNING:
-        left = inWords(training.secondsLeft or 0)
-        lines = [_("Step {done} of {total}, {time} left").format(done=training.done, total=training.total, time=left)]
-    elif training.state is State.STOPPING:
-        lines = [_("Ends after the step that it is at ...")]
-    else:
-        lines = [training.message]
-    if training.curve.losses and training.state in _AT_WORK:
-        shares = ", ".join(f"{lossTitle(name).lower()} {share:.0%}" for name, share in relativeLosses(training).items())
-        lines.append(_("Losses, of what they began with: {shares}").format(shares=shares))
-    if training.state is State.DONE:
-        with contextlib.suppress(InputError):  # the model was removed
-            found = nearCopiesText(read_card(training.model))
-            lines.append(_("Near copies of training slices: {found}").format(found=found))
-    if training.notice:
-        lines.append(training.notice)
-    return "\n".join(lines)
+        self.check()
 
 
 def _presetHint(preset: str) -> str:
@@ -471,5 +324,8 @@ def _presetHint(preset: str) -> str:
 
 
 def _freeName() -> str:
-    """A name that no model and no training has."""
-    return next(name for n in range(1, 10_000) if not isTaken(modelPath(name := f"model-{n}")))
+    """A name that no model and no training has; the first where there is no folder, of which the check tells."""
+    names = [f"model-{number}" for number in range(1, 10_000)]
+    with contextlib.suppress(InputError):
+        return next(name for name in names if not isTaken(modelPath(name)))
+    return names[0]

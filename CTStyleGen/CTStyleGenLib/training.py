@@ -13,7 +13,7 @@ from CTStyleGenCore.estimates import Estimate, estimate, steps_of
 from CTStyleGenCore.presets import DEFAULT, Preset, load_preset
 from slicer.i18n import tr as _
 
-from .models import TRAININGS, featureWeights, modelPath, modelsFolder
+from .models import featureWeights, modelPath, trainingsFolder
 from .training_cases import (
     CaseChecks,
     TrainingCase,
@@ -63,7 +63,7 @@ class TrainingOptions:
 
 def trainings() -> list[Training]:
     """All trainings of the models folder, the one that was started last first, whether at work or not."""
-    return Training.allIn(modelsFolder() / TRAININGS)
+    return Training.allIn(trainingsFolder())
 
 
 def check(cases: list[TrainingCase] | Path, options: TrainingOptions, checks: CaseChecks) -> TrainingCheck:
@@ -140,7 +140,7 @@ def isTaken(model: Path) -> bool:
 
 def _folderOf(model: Path) -> Path:
     """The folder of the model's training."""
-    return modelsFolder() / TRAININGS / model.stem
+    return trainingsFolder() / model.stem
 
 
 def _requireFree(model: Path) -> None:

@@ -58,7 +58,7 @@ def test_what_is_left_at_the_end(tmp_path: Path, thorax: Anatomy) -> None:
     assert run(tmp_path, "info", str(tmp_path / "absent.ctstyle")) == 2
     assert (tmp_path / background.CASES).is_dir()  # the command can be given another try
     card: dict[str, Any] = {"anatomy": thorax.to_json(), "size": 64, "hu_range": [-1000, 1000]}
-    card |= {key: [] for key in ("styles", "cases")}
+    card |= {key: ["A"] for key in ("styles", "cases")}
     write_model(tmp_path / "m.ctstyle", {}, card | {key: {} for key in ("preset", "features", "losses", "versions")})
     assert run(tmp_path, "info", str(tmp_path / "m.ctstyle")) == 0
     assert not (tmp_path / background.CASES).exists()

@@ -87,7 +87,8 @@ def test_two_processes_learn_what_one_does_from_the_doubled_batch(cases: Path, t
 
 
 def test_a_run_of_two_processes_writes_one_model(cases: Path, tmp_path: Path) -> None:
-    ran = torchrun("-m", "CTStyleGenCore", *train_arguments(cases, tmp_path / "m.ctstyle", "--steps", 4))
+    two_epochs = ("--slices-per-case", 2, "--steps", 4)
+    ran = torchrun("-m", "CTStyleGenCore", *train_arguments(cases, tmp_path / "m.ctstyle", *two_epochs))
     assert ran.returncode == 0, ran.stderr
     events = [json.loads(line) for line in ran.stdout.splitlines()]
     told = [event["event"] for event in events if event["event"] != "progress"]

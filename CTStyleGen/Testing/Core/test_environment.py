@@ -144,7 +144,9 @@ def wheel(folder: Path, name: str, version: str) -> Path:
 def install(target: Path, *arguments: object) -> subprocess.CompletedProcess:
     """Installs into a folder of the test's, which stands for Slicer's."""
     command = [sys.executable, "-m", "CTStyleGenCore", "install", *map(str, arguments), "--json"]
-    variables = os.environ | {"PYTHONPATH": str(MODULE_FOLDER), "PIP_TARGET": str(target), "PIP_UPGRADE": "1"}
+    # pip's own settings on this computer, such as constraints, are not what these wheels are about.
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_CONSTRAINT": "", "PIP_TARGET": str(target), "PIP_UPGRADE": "1"}
+    variables = os.environ | pip | {"PYTHONPATH": str(MODULE_FOLDER)}
     return subprocess.run(command, env=variables, capture_output=True, text=True)
 
 

@@ -6,7 +6,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import CTStyleGenTesting  # noqa: F401 - prepares slicer
+import CTStyleGenTesting  # prepares slicer
 import numpy as np
 import qt
 import slicer
@@ -80,7 +80,7 @@ class ChoicesTest(PanelTestCase):
 
     def test_says_what_is_missing(self) -> None:
         self.parameters.segmentation = None
-        self.assertEqual(self.checked(), "Choose a segmentation.")
+        self.assertRegex(self.checked(), "^There is no segmentation: load one with its CT")
         self.parameters.segmentation = self.segmentation
         self.model.unlink()
         self.parameters.model = Path()
@@ -173,7 +173,8 @@ class ChoicesTest(PanelTestCase):
         self.assertIs(told.pop("referenceVolumeNode"), self.volume)
         expected = {
             **{"model": str(self.model), "styles": None, "organs": {"heart": None}, "slices": range(1, 3)},
-            **{"samples": 1, "seed": 12, "device": "auto", "output": None, "asSequence": False, "wait": True},
+            **{"samples": 1, "seed": 12, "device": "auto", "styleCases": None, "output": None},
+            **{"asSequence": False, "wait": True},
         }
         self.assertEqual(told, expected)
         self.assertEqual(
@@ -273,8 +274,41 @@ class StylesTest(PanelTestCase):
         self.assertEqual(self.panel.wish.styles, ["body=A"])
 
     def test_styles_of_another_model(self) -> None:
-        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100]})
-        self.assertIn("no style 'Z'", self.checked())
+        """What the model doesn't have isn't asked for, as the table shows; with its own model it is there again."""
+        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100], "body": ["B", 100]})
+        self.assertRegex(self.checked(), "^Makes 4 slices")
+        self.assertEqual(self.cell("lung", STYLE).currentText, "all alike")
+        self.assertEqual(self.panel.wish.styles, ["body=B"])
+        self.parameters.model = writeModel(self.folder / "other.ctstyle", styles=["Y", "Z"], style_codes={})
+        self.checked()
+        self.assertEqual(self.panel.wish.styles, ["lungs=Z"])
+
+    def test_a_ct_of_the_scene_gives_the_look(self) -> None:
+        other = scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid, "Low/dose: B")
+        self.parameters.styleVolume = other
+        self.assertRegex(self.checked(), "^The style CT 'Low/dose: B' has no segmentation: draw its organs")
+        self.assertFalse(self.ui.generateButton.enabled)
+        drawn = scenes.addSegmentation({name: chestMasks()[name] for name in ("body", "lung")}, self.grid, "Its organs")
+        drawn.SetReferenceImageGeometryParameterFromVolumeNode(other)
+        self.parameters.seed = 1
+        self.assertRegex(self.checked(), r"\nThe style CT 'Low dose B' has no mediastinum: there, the model's mean")
+        self.assertEqual(self.panel.wish.styles, ["Low dose B"])
+        self.assertEqual(self.panel.wish.styleCases, {"Low dose B": (other, drawn)})
+        style = self.cell("lung", STYLE)
+        looks = [style.itemText(n) for n in range(style.count)]
+        self.assertEqual(looks, ["style CT", "A", "B", "C", "Low dose B"])
+        style.setCurrentIndex(2)
+        self.checked()
+        self.cell("lung", SHARE).setValue(40)
+        self.checked()
+        self.assertEqual(self.panel.wish.styles, ["Low dose B", "lungs=B:0.4", "lungs=Low dose B:0.6"])
+        self.ui.copyButton.click()
+        copied = argumentsOfCopied("synthesize")
+        self.assertEqual((copied["styles"], copied["styleCases"]), (self.panel.wish.styles, self.panel.wish.styleCases))
+        self.parameters.model = writeModel(self.folder / "one look.ctstyle")
+        self.assertRegex(self.checked(), "^Makes 4 slices")
+        self.assertFalse(self.ui.styleSelector.enabled)
+        self.assertIsNone(self.panel.wish.styleCases)
 
 
 class EditorTest(PanelTestCase):
@@ -286,8 +320,12 @@ class EditorTest(PanelTestCase):
         self.assertIs(editor.sourceVolumeNode(), self.volume)
         node = editor.mrmlSegmentEditorNode()
         node.SetActiveEffectName("Paint")
+        if not CTStyleGenTesting.IN_APPLICATION:
+            self.assertTrue(editor._object._hearsKeys and editor._object._observesViews)
         closeModule()
         self.assertEqual(node.GetActiveEffectName(), "")
+        if not CTStyleGenTesting.IN_APPLICATION:
+            self.assertFalse(editor._object._hearsKeys or editor._object._observesViews)
         slicer.mrmlScene.Clear(True)
         openModule()
         self.assertIsNotNone(editor.mrmlSegmentEditorNode().GetScene())
@@ -318,9 +356,17 @@ class RunTest(PanelTestCase):
         self.assertEqual(second.GetDisplayNode().GetWindow(), 1400)
         self.parameters.fade = 30
         self.assertAlmostEqual(view.GetForegroundOpacity(), 0.3)
+        self.ui.boneButton.click()
+        self.assertEqual([self.windowOf(node) for node in (self.volume, second)], [(1000, 400)] * 2)
+        self.volume.GetDisplayNode().SetWindowLevel(90, 20)
+        self.ui.asReferenceButton.click()
+        self.assertEqual(self.windowOf(second), (90, 20))
         self.assertFalse(self.ui.cancelButton.enabled)
         self.assertIn(second, self.ui.outputSelector.nodes())
         self.assertNotIn(self.volume, self.ui.outputSelector.nodes())
+
+    def windowOf(self, node: slicer.vtkMRMLScalarVolumeNode) -> tuple[float, float]:
+        return node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()
 
     def test_deleted_nodes_and_another_module(self) -> None:
         self.checked()
@@ -549,13 +595,23 @@ class ExportSectionTest(PanelTestCase):
         self.parameters.exportDicom = True
         self.assertTrue(self.export.ui.casesPathLineEdit.enabled)
         self.assertTrue(self.said())
-        self.parameters.organStyles = json.dumps({"lungs": ["Z", 100]})
-        self.parameters.exportLook = ExportLook.CHOSEN
-        with mock.patch.object(slicer.util, "errorDisplay") as display:
+        with (
+            mock.patch("CTStyleGenLib.jobs.coreCommand", lambda: [sys.executable, "-c", "raise SystemExit('Oh.')"]),
+            mock.patch.object(slicer.util, "errorDisplay") as display,
+        ):
             self.export.ui.exportButton.click()
             passTimeUntil(lambda: not self.export._jobs.jobs, 300)
-        self.assertIn("Z", display.call_args.args[0])
+        self.assertIn("Oh.", display.call_args.args[0])
         self.assertFalse((self.elsewhere / "Dataset007_Tiny").exists())
+
+    def test_the_look_is_the_models(self) -> None:
+        """A style CT of the scene is refused where it would count; a model of one look takes none anyway."""
+        self.parameters.exportLook, self.parameters.styleVolume = ExportLook.CHOSEN, self.volume
+        self.assertRegex(self.said(), "^Makes")
+        self.parameters.model = writeModel(self.folder / "bank.ctstyle", styles=["A", "B"], style_codes={})
+        self.assertRegex(self.said(), "^A data set has the look of the model's styles")
+        self.parameters.exportLook = ExportLook.TURNS
+        self.assertRegex(self.said(), "^Makes")
 
 
 if __name__ == "__main__":

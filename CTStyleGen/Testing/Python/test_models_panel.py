@@ -1,11 +1,13 @@
 """The Models panel as a user works with it: real files, and real child processes for what they do."""
 
 import contextlib
+import json
 import os
 import sys
 import time
 import unittest
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -209,12 +211,33 @@ class ModelsTest(ModelsPanelTestCase):
         self.assertIn(str(self.elsewhere), self.ui.storageLabel.text)
         self.assertEqual(self.names(), ["chest.ctstyle"])
 
+    def test_all_can_be_removed(self) -> None:
+        """Models, pictures, weights, and trainings with their cases; not what isn't ours."""
+        self.store("chest", "abdomen")
+        for name in ("chest.png", "notes.txt", "weights/vgg.pth", "training/lung/cases/ct.nrrd"):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_bytes(bytes(1_000_000))
+        asked = {"model": str(self.folder / "lung.ctstyle"), "started": "2026-01-01", "options": {}}
+        (self.folder / "training" / "lung" / "training.json").write_text(json.dumps(asked), encoding="utf-8")
+        self.panel.refresh()
+        self.assertRegex(self.ui.storageLabel.text, r"Models: 0.0 MB. Trainings: 1.0 MB. VGG weights: 1.0 MB.$")
+        self.confirm.return_value = False
+        self.ui.removeAllButton.click()
+        self.assertEqual(len(self.names()), 6)
+        self.confirm.return_value = True
+        self.ui.removeAllButton.click()
+        self.assertEqual(self.names(), ["notes.txt"])
+        self.assertEqual(self.rows(), [])
+        self.errors.assert_not_called()
+
     def test_folder_that_is_a_file(self) -> None:
         (self.elsewhere / "file").touch()
         models.setModelsFolder(self.elsewhere / "file")
         self.panel.shown()
         self.assertEqual(self.rows(), [])
-        self.assertIn("can't be made", self.errors.call_args.args[0])
+        self.assertIn("can't be made", self.ui.storageLabel.text)
+        self.assertIn("can't be made", self.ui.cardLabel.text)
+        self.errors.assert_not_called()
 
     @unittest.skipUnless(CAN_TRAIN, CANT_TRAIN)
     def test_picture_by_the_real_child_process(self) -> None:
@@ -264,6 +287,18 @@ class SetUpTest(ModelsPanelTestCase):
             "PyTorch 9.9\nComputes on: CPU, 8 threads; NVIDIA H100, 85 GB; "
             "NVIDIA Old, 4 GB (this PyTorch can't use it)",
         )
+
+    def test_report(self) -> None:
+        """It tells what was found, and nobody's name."""
+        self.panel.setUpRows._devices = "CPU, 8 threads"
+        self.ui.logTextEdit.appendPlainText(f"No space in {self.folder} of {Path.home()}/x")
+        self.ui.reportButton.click()
+        report = qt.QApplication.clipboard().text()
+        self.assertRegex(report, r"^CTStyleGen 0\.\d+\.\d+, Slicer .*\nPython 3\.\d+\.\d+, ")
+        self.assertIn("torchvision: ready. torchvision 9.9\n", report)
+        self.assertIn("devices: CPU, 8 threads\n", report)
+        self.assertIn("No space in MODELS of HOME/x\n", report)
+        self.assertNotIn(str(self.folder), report)
 
     def test_complete(self) -> None:
         self.panel.shown()

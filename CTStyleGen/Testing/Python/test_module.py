@@ -16,6 +16,7 @@ import CTStyleGenTesting
 import qt
 import slicer
 from CTStyleGenLib import models, setup
+from CTStyleGenLib.parameters import CTStyleGenParameterNode
 from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN
 from CTStyleGenTesting.panels import ModuleTestCase, closeModule, openModule, passTime
 
@@ -57,6 +58,53 @@ class ModuleTest(ModuleTestCase):
         self.assertEqual([panel.parameters for panel in self.module.panels], [None] * len(self.module.panels))
         openModule()
         self.assertTrue(all(panel.parameters for panel in self.module.panels))
+
+    def test_opens_without_its_models_folder(self) -> None:
+        """As with a disk that is not there: where else could another folder be chosen?"""
+        closeModule()
+        (self.elsewhere / "file").touch()
+        models.setModelsFolder(self.elsewhere / "file" / "models")
+        with mock.patch.object(slicer.util, "errorDisplay") as errors:
+            generate, train, modelsPanel = panels = [type(panel)(self.module.logic) for panel in self.module.panels]
+            for panel in panels:
+                self.addCleanup(panel.cleanup)
+                self.addCleanup(panel.setParameterNode, None)
+                panel.setParameterNode(self.module.logic.getParameterNode())
+                panel.shown()
+            generate.check()
+            train.check()
+        self.assertIn("There is no segmentation", generate.ui.preflightLabel.text)
+        self.assertRegex(train.ui.preflightLabel.text, "There are no cases")
+        self.assertRegex(train.ui.statusLabel.text, "^The models folder .* can't be made .*choose another one")
+        self.assertRegex(modelsPanel.ui.storageLabel.text, "^The models folder .* can't be made")
+        errors.assert_not_called()
+        models.setModelsFolder(self.folder)
+        train.shown()
+        self.assertFalse(train.ui.statusLabel.isVisibleTo(train.widget))
+        self.assertEqual(train.parameters.trainName, "model-1")
+
+    def test_a_scene_of_another_version(self) -> None:
+        """Values that are possible no more don't keep the module from being opened."""
+        for name, value in (("trainPreset", "gone"), ("slices", "SOME"), ("seed", "many"), ("samples", "0")):
+            with self.subTest(name):
+                closeModule()
+                node = self.module.logic.getParameterNode().parameterNode
+                node.SetParameter(name, value)
+                node.SetParameter("organStyles", "[1")
+                node.SetParameter("trainFolderStyles", "{}")
+                openModule()
+                for panel in self.module.panels[:2]:
+                    panel.check()
+                new = CTStyleGenParameterNode(slicer.vtkMRMLScriptedModuleNode())
+                self.assertEqual(getattr(self.module.panels[0].parameters, name), getattr(new, name))
+
+    def test_a_path_that_is_not_chosen_is_shown_as_nothing(self) -> None:
+        train = self.module.panels[1]
+        self.assertEqual(train.ui.folderPathLineEdit.currentPath, "")
+        train.parameters.trainFolder = self.folder
+        self.assertEqual(train.ui.folderPathLineEdit.currentPath, str(self.folder))
+        train.parameters.trainFolder = Path()
+        self.assertEqual(train.ui.folderPathLineEdit.currentPath, "")
 
     def test_parameters_are_the_scenes(self) -> None:
         parameters = self.module.panels[0].parameters

@@ -52,8 +52,12 @@ class OutputsTest(unittest.TestCase):
         self.assertIs(first.GetNodeReference(SOURCE_VOLUME_ROLE), self.volume)
 
     def test_display_of_a_reference_with_automatic_window(self) -> None:
-        self.volume.GetDisplayNode().AutoWindowLevelOn()
-        self.assertEqual(self.windowLevel(self.add()), (350, 40))
+        """It is seen as the reference is, since in two windows the same HU look different."""
+        self.volume = scenes.addVolume(self.voxels, self.grid)
+        display = self.volume.GetDisplayNode()
+        self.assertTrue(display.GetAutoWindowLevel())
+        self.assertGreater(display.GetWindow(), 1000)
+        self.assertEqual(self.windowLevel(self.add()), (display.GetWindow(), display.GetLevel()))
 
     def test_display_of_a_reference_with_its_own_window(self) -> None:
         self.volume.GetDisplayNode().AutoWindowLevelOff()

@@ -37,7 +37,7 @@ class TrainPanelTestCase(ModuleTestCase):
     def endAll(self) -> None:
         for training_ in self.module.logic.trainings():
             training_.discard()
-        self.panel._listTrainings()
+        self.panel.trainings.refresh()
 
     def addChests(self, count: int = 2) -> list:
         """Segmentations that were drawn on CTs."""
@@ -183,7 +183,7 @@ class CasesTest(TrainPanelTestCase):
             (
                 [cpu, old, card],
                 [
-                    *("Automatic: Some GPU", "CPU, 2 threads"),
+                    *("Automatic: Some GPU, 1 GB", "CPU, 2 threads"),
                     *("Old GPU, 9 GB (this PyTorch can't use it)", "Some GPU, 1 GB"),
                 ],
             ),
@@ -233,7 +233,7 @@ class RunTest(TrainPanelTestCase):
         self.assertRegex(
             self.ui.statusLabel.text, r"^Step \d+ of 399996, .* left\nLosses, of what they began with: .*%"
         )
-        run = self.panel.selectedTraining
+        run = self.panel.trainings.selected
         passTimeUntil(lambda: self.ui.previewLabel.isVisibleTo(self.panel.widget), 180)
         self.assertFalse(self.ui.goesOnCheckBox.checked)
         self.ui.goesOnCheckBox.click()
@@ -258,7 +258,7 @@ class RunTest(TrainPanelTestCase):
         self.assertRegex(self.ui.statusLabel.text, "^Ends after the step")
         self.assertShown("The model model-1.ctstyle is ready.")
         self.assertRegex(self.ui.statusLabel.text, r"\nNear copies of training slices: (none|\d+) of 16 images")
-        self.assertEqual(self.panel.selectedTraining.state, State.DONE)
+        self.assertEqual(self.panel.trainings.selected.state, State.DONE)
         self.assertTrue((self.folder / "model-1.ctstyle").is_file())
         self.assertFalse(self.ui.pauseButton.enabled or self.ui.stopButton.enabled)
         self.assertFalse(background.is_alive(run.folder))

@@ -37,7 +37,7 @@ def chestCT() -> np.ndarray:
 
 
 @cache
-def tinyModel() -> Path:
+def tinyModel(preset: str = "paper") -> Path:
     """A model for slices of 64 x 64, trained for two steps by a real child process; once for all tests of a session."""
     kept = tempfile.TemporaryDirectory(prefix="CTStyleGenTesting-")
     _folders.append(kept)
@@ -47,7 +47,7 @@ def tinyModel() -> Path:
         sitk.WriteImage(sitk.GetImageFromArray(chestCT()), str(case / "ct.nrrd"))
         sitk.WriteImage(sitk.GetImageFromArray(chestLabels()), str(case / "labels.nrrd"))
     model = folder / "tiny.ctstyle"
-    options = ["--size", "64", "--steps", "2", "--features", "random", "--device", "cpu", "--preset", "paper"]
+    options = ["--size", "64", "--steps", "2", "--features", "random", "--device", "cpu", "--preset", preset]
     arguments = ["train", "--cases", str(folder / "cases"), "--style", "A", "--output", str(model), *options]
     jobs.Job(arguments, folder).wait()
     return model

@@ -462,14 +462,14 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     nodeSignals = ("segmentationNodeChanged(vtkMRMLSegmentationNode*)",)
     nodeSlots = (
         "setMRMLSegmentEditorNode(vtkMRMLSegmentEditorNode*)",
-        "setSegmentationNode(vtkMRMLSegmentationNode*)",
-        "setSourceVolumeNode(vtkMRMLVolumeNode*)",
+        "setSegmentationNode(vtkMRMLNode*)",
+        "setSourceVolumeNode(vtkMRMLNode*)",
     )
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._editorNode: Any = None
-        self._observesViews = False
+        self._observesViews = self._hearsKeys = False
         layout = QtWidgets.QVBoxLayout(self)
         label = QtWidgets.QLabel("Segment Editor")
         label.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -515,6 +515,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def removeViewObservations(self) -> None:
         self._observesViews = False
+
+    def installKeyboardShortcuts(self, parent: Any = None) -> None:
+        self._hearsKeys = True
+
+    def uninstallKeyboardShortcuts(self) -> None:
+        self._hearsKeys = False
 
     def updateWidgetFromMRML(self) -> None:
         pass

@@ -285,5 +285,5 @@ class _Connector:
             self.widget.setCurrentNode(value)
         elif self.choices:
             self.widget.currentIndex = self.choices.index(value)
-        elif value != self.read():
+        elif self.widget.className() != "QLineEdit" or value != self.widget.text:
             setattr(self.widget, self.property, str(value) if self.parameter.kind is Path else value)
