@@ -5,6 +5,7 @@ process. It holds weights, statistics and the case ids that the user chose; no i
 """
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,7 @@ def _read_header(path: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
             if not 2 <= length <= _HEADER_LIMIT:
                 raise _not_a_model(path)
-            text = file.read(length)
+            text, size = file.read(length), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"The model {path} can't be read: {error.strerror}.") from error
     if len(text) < length:
@@ -96,7 +97,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise _not_a_model(path) from error
-    if path.stat().st_size < 8 + length + end:
+    if size < 8 + length + end:
         raise _cut_short(path)
     return header
 
