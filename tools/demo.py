@@ -4,6 +4,7 @@ Trains on one patient's slices with the look of another patient's CT, then synth
 Slicer's own libraries, CT for slices that were held out and for the same anatomy with a heart grown by 8 mm.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,9 @@ _CODES = 3
 
 def main(arguments: list[str]) -> int:
     """Runs the demo in a folder; 2 and a sentence on stderr where that can't be."""
-    folder = Path(arguments[0] if arguments else "demo").resolve()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
+    folder = parser.parse_args(arguments).folder.resolve()
     start = time.monotonic()
     try:
         folder.mkdir(parents=True, exist_ok=True)
