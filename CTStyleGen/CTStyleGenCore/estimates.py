@@ -17,7 +17,7 @@ from .presets import Preset
 # What a step multiplies and adds, in GFLOP, and the memory of the process at its peak, in GB; by size.
 _PAPER = {64: (7.7, 1.1), 128: (32.9, 1.2), 256: (138, 1.6), 512: (550, 2.7)}
 _QUICK = {64: (6.3, 1.0), 128: (18.1, 1.1), 256: (59.5, 1.3), 512: (221, 1.9)}
-_STYLES = {64: (12.3, 1.0), 128: (36.4, 1.1), 256: (127, 1.5), 512: (485, 2.6)}
+_STYLES = {64: (13.5, 1.0), 128: (41.1, 1.1), 256: (145, 1.5), 512: (558, 2.6)}
 _COST = {"paper": _PAPER, "paper-relative": _PAPER, "quick": _QUICK, "styles": _STYLES}
 _SHARE = 0.8  # of the speed of matrix multiplication: 0.69 to 0.84 were measured
 _START_SECONDS = 15.0  # to start Python and PyTorch and to read some cases
@@ -37,9 +37,10 @@ def estimate(preset: Preset, size: int, steps: int, device: str) -> Estimate:
     cost = _COST.get(preset.name, {}).get(size)
     if cost is None:
         return Estimate(steps, None, None)
-    giga_operations, gigabytes = cost
+    _, gigabytes = cost
+    giga_operations = sum(_COST[preset.name][side][0] * count for side, count in preset.stages(size, steps))
     on_cpu = device == "cpu"
-    seconds = _START_SECONDS + steps * giga_operations / (_SHARE * giga_operations_per_second()) if on_cpu else None
+    seconds = _START_SECONDS + giga_operations / (_SHARE * giga_operations_per_second()) if on_cpu else None
     return Estimate(steps, seconds, int(gigabytes * 1e9))
 
 

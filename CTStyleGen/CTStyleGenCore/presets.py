@@ -44,6 +44,9 @@ class Preset:
     # are in the training. The paper has the same network draw perturbed maps; whether it trained on some, it doesn't
     # say.
     warp_mm: float = 0.0
+    # The share of the steps that are made with fewer pixels, 128 a side, then 256, before those of the model's own size
+    # (progressive growing: Karras et al., arXiv 1710.10196). For the preset styles alone.
+    growing_share: float = 0.0
     # The model is G averaged over this many last steps (Karras et al., arXiv 1710.10196); 1: G itself.
     average_steps: int = 1
     # Section 2.3: 100 epochs; one or two slices of each of 12 patients, 20 in all.
@@ -55,6 +58,12 @@ class Preset:
     def style_bank(self) -> bool:
         """Whether its models take each organ's style when they are used, from a bank of style codes or any CT."""
         return self.generator == "styles"
+
+    def stages(self, size: int, steps: int) -> list[tuple[int, int]]:
+        """How many of so many steps are made with how many pixels a side (side, steps), the model's own size last."""
+        small = [side for side in (128, 256, 512) if side < size]
+        each = int(self.growing_share * steps) // len(small) if small else 0
+        return [*((side, each) for side in small), (size, steps - each * len(small))]
 
     def card(self) -> dict:
         """The preset as JSON-ready values."""
@@ -101,6 +110,7 @@ _STYLES = Preset(
     generator_updates_per_discriminator_update=1,
     poses=True,
     warp_mm=6.0,
+    growing_share=0.6,
     average_steps=200,
     slices_per_case=10,
     style_slices=10,

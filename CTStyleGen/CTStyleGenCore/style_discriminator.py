@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from .style_codes import CODE_SIZE
 from .style_generator import NormalizedCodes, OrganShares
@@ -39,6 +40,14 @@ class FeatureDiscriminator(nn.Module):
         for layer in self.heads:
             size = maps[layer].float().square().mean((0, 2, 3), keepdim=True).sqrt()
             setattr(self, _unit(layer), size.clamp(min=0.1 * size.mean()))
+
+    def update_norms(self) -> None:
+        """A step of the power iterations that give the spectral norms; passes leave them as they are."""
+        self.train()
+        for layer in self.modules():
+            if is_parametrized(layer, "weight"):
+                _ = layer.weight
+        self.eval()
 
     def forward(self, maps: Mapping[str, Tensor], y: Tensor, codes: Tensor) -> list[Tensor]:
         """Features [N, C, s, s] by layer, y [N, 1, S, S], codes [N, O, CODE_SIZE] -> logits [N, 1, s, s] of each layer.

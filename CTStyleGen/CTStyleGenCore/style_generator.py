@@ -125,7 +125,7 @@ class StyleGenerator(nn.Module):
         blocks = zip([widths[0], *widths], widths, strict=False)
         self.enlarged = nn.ModuleList(_Modulated(a + organs, b) for a, b in blocks)
         self.refined = nn.ModuleList(_Modulated(width, width) for width in widths)
-        self.score = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.scores = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for width in widths)
 
     def forward(self, y: Tensor, z: Tensor, codes: Tensor) -> Tensor:
         """y [N, 1, S, S] in [-1, 1], z [N, noise_size], codes [N, O, CODE_SIZE], NaN: missing -> x [N, 1, S, S]."""
@@ -133,14 +133,19 @@ class StyleGenerator(nn.Module):
         by_organ = self.organ.expand(len(y), -1, -1)
         styles = self.style(torch.cat([self.normalized(codes), by_organ], dim=2))
         h, around = self.start(F.adaptive_avg_pool2d(shares, self.sides[0])), surroundings(shares)
-        for side, waves, enlarged, refined in zip(self.sides, self.waves, self.enlarged, self.refined, strict=True):
+        score = h.new_zeros(len(y), 1, 1, 1).float()
+        blocks = zip(self.sides, self.waves, self.enlarged, self.refined, self.scores, strict=True)
+        for side, waves, enlarged, refined, scored in blocks:
+            if side > y.shape[-1]:
+                break
             here, noise = F.adaptive_avg_pool2d(shares, side), waves(z, side)
             near = F.interpolate(around, size=(side, side), mode="bilinear", antialias=True)
             h = torch.cat([F.interpolate(h, size=(side, side), mode="nearest"), near], dim=1)
             h = enlarged(h, here, styles, noise)
             h = refined(h, here, styles, noise)
+            score = F.interpolate(score, size=(side, side), mode="bilinear") + scored(h).float()
         with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
-            scores = normal_scores(self.score(h.float()), shares)
+            scores = normal_scores(score, shares)
             if not self.training:
                 scores = ranked(scores, shares)
             return in_style(scores, shares, self.normalized.filled(codes))

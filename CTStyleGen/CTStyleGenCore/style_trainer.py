@@ -6,12 +6,13 @@ by organ, so that between and around a few patients' styles there are no gaps.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .augmentation import varied
@@ -20,7 +21,7 @@ from .perceptual import Features, FeatureWeights, Windows
 from .slices import HuRange
 from .style_codes import codes_to_json, measure_codes
 from .style_discriminator import FeatureDiscriminator
-from .style_generator import StyleGenerator
+from .style_generator import NormalizedCodes, StyleGenerator
 from .trainer import Trainer
 from .training_data import Draw, TrainingSlice, slice_codes
 
@@ -41,11 +42,23 @@ class _Task:
         return self.style is self.content
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the generator makes of tasks, and what VGG sees."""
+
+    tasks: Sequence[_Task]
+    x: Tensor  # [N, 1, S, S]
+    R: dict[str, Tensor]  # features [N, C, s, s] of x, by layer
+    S: dict[str, Tensor]  # of the style slices
+
+
 class StyleTrainer(Trainer):
     """The two players, their optimizers, and a step of the game."""
 
+    D: FeatureDiscriminator
     hu = HuRange()
     terms = ("adversarial", "moments", "code", "coarse")
+    _grown = 0  # the side that the networks know codes of
 
     def _networks(self, size: int, weights: FeatureWeights) -> tuple[Any, torch.nn.Module, torch.nn.Module]:
         preset, grays = self.preset, [organ.gray for organ in self.anatomy.organs]
@@ -55,9 +68,6 @@ class StyleTrainer(Trainer):
         channels = {layer: maps[layer].shape[1] for layer in preset.style_layers}
         G, D = StyleGenerator(size, grays, preset.noise_size), FeatureDiscriminator(grays, channels)
         D.learn(maps)
-        codes = torch.stack([slice_codes([one], self.anatomy) for one in self.data.contents])
-        for normalized in (G.normalized, D.normalized):
-            normalized.learn(codes)
         return G, D.eval(), phi
 
     def _optimizer_D(self) -> torch.optim.Optimizer:
@@ -70,69 +80,110 @@ class StyleTrainer(Trainer):
         codes = {case: slice_codes(own, self.anatomy) for case, own in slices.items()}
         return {"style_codes": {case: codes_to_json(own, self.anatomy, self.hu) for case, own in codes.items()}}
 
+    # --- growing: early steps are made with fewer pixels ---
+
+    @property
+    def side(self) -> int:
+        """Pixels a side of this step's slices."""
+        left = self.step
+        for side, steps in self.preset.stages(self.size, self.steps):
+            if left < steps:
+                return side
+            left -= steps
+        return self.size
+
+    def _grow(self) -> None:
+        """Has the networks told of codes as they are at the step's side: roughness is by the pixel."""
+        if self.side == self._grown:
+            return
+        self._grown = self.side
+        slices = [one.on(self.device).smaller(self.side, self.anatomy) for one in self.data.contents]
+        codes = torch.stack([slice_codes([one], self.anatomy) for one in slices])
+        for network in (self.G, self.G_average, self.D):
+            for part in network.modules():
+                if isinstance(part, NormalizedCodes):
+                    part.learn(codes)
+
     # --- a step ---
 
     def train_step(self) -> dict[str, Tensor]:
         """One step. Returns the unweighted loss terms, detached scalars: means over the slices of the step."""
+        self._grow()
         tasks = [self._task(draw) for draw in self._draws()]
-        fake = self._made(tasks)
-        R, S = self._see(fake), self._style_features(tasks)
-        losses = {"discriminator": self._learn_to_tell(R, S, tasks)}
-        self._update_generator(self._terms(fake, R, S, tasks), losses)
+        at_once = self.computing.at_once or len(tasks)
+        parts = [tasks[n : n + at_once] for n in range(0, len(tasks), at_once)]
+        kept = [self._seen(tasks)] if len(parts) == 1 else []
+
+        def seen() -> Iterable[_Seen]:
+            return kept or map(self._seen, parts)
+
+        losses = {"discriminator": self._learn_to_tell(seen())}
+        terms = map(self._terms, seen())
+        self._update_generator(next(terms), losses, terms)
         self.step += 1
         return losses
 
     @torch.no_grad()
     def drawn(self, content: TrainingSlice, z: Tensor, style: TrainingSlice) -> Tensor:
-        codes = slice_codes([style], self.anatomy)[None]
-        return self.G_average(*(t.to(self.device) for t in (content.y, z, codes))).cpu()
+        """At the step's side, shown with the model's."""
+        self._grow()
+        small, codes = content.smaller(self.side, self.anatomy), self._codes(style.smaller(self.side, self.anatomy))
+        x = self.G_average(*(t.to(self.device) for t in (small.y, z, codes))).cpu()
+        return F.interpolate(x, size=content.x.shape[2:])
 
     def _task(self, draw: Draw) -> _Task:
-        """The draw's slices, moved and varied; every second draw asks for the content's own style."""
+        """The draw's slices, moved, varied, at the step's side; every second draw asks for the content's own style."""
         rng = np.random.default_rng([self.seed, 2, draw.number])
         content = self._varied(self._slice(draw), rng)
         style = content if draw.number % 2 == 0 else self._varied(self.data.styles[draw.style].on(self.device), rng)
-        return _Task(content, style, slice_codes([style], self.anatomy)[None], draw.z.to(self.device))
+        return _Task(content, style, self._codes(style), draw.z.to(self.device))
+
+    def _codes(self, style: TrainingSlice) -> Tensor:
+        return slice_codes([style], self.anatomy)[None]
 
     def _varied(self, one: TrainingSlice, rng: np.random.Generator) -> TrainingSlice:
+        one = one.smaller(self.side, self.anatomy)
         return replace(one, x=varied(one.x, one.labels, len(self.anatomy.organs), rng))
+
+    def _seen(self, tasks: Sequence[_Task]) -> _Seen:
+        x = self._made(tasks)
+        with torch.no_grad():
+            S = self._see(torch.cat([task.style.x for task in tasks]))
+        return _Seen(tasks, x, self._see(x), S)
 
     def _made(self, tasks: Sequence[_Task]) -> Tensor:
         y, z, codes = (torch.cat(parts) for parts in zip(*((t.content.y, t.z, t.codes) for t in tasks), strict=True))
         with self.computing.passes():
             return self.G(y, z, codes).float()
 
-    @torch.no_grad()
-    def _style_features(self, tasks: Sequence[_Task]) -> dict[str, Tensor]:
-        """phi's maps [N, C, s, s] of the style slices."""
-        return self._see(torch.cat([task.style.x for task in tasks]))
-
-    def _learn_to_tell(self, R: dict[str, Tensor], S: dict[str, Tensor], tasks: Sequence[_Task]) -> Tensor:
-        """D's step: features R of the generated images, S of real ones in the very styles that were asked for."""
-        style_y, y = (torch.cat([getattr(task, name).y for task in tasks]) for name in ("style", "content"))
-        codes = torch.cat([task.codes for task in tasks])
-        self.D.train()  # spectral norms are brought up to date here alone, equally often in every process
-        real = self._judged(S, style_y, codes)
-        fake = self._judged({layer: R[layer].detach() for layer in R}, y, codes)
-        self.D.eval()
-        loss = torch.stack([hinge_discriminator_loss(a, b) for a, b in zip(real, fake, strict=True)]).mean()
+    def _learn_to_tell(self, parts: Iterable[_Seen]) -> Tensor:
+        """D's step: features of the generated images, and of real ones in the very styles that were asked for."""
         self.optimizer_D.zero_grad(set_to_none=True)
-        loss.backward()
+        self.D.update_norms()
+        losses = []
+        for part in parts:
+            style_y, y = (torch.cat([getattr(task, name).y for task in part.tasks]) for name in ("style", "content"))
+            codes = torch.cat([task.codes for task in part.tasks])
+            real = self._judged(part.S, style_y, codes)
+            fake = self._judged({layer: maps.detach() for layer, maps in part.R.items()}, y, codes)
+            loss = torch.stack([hinge_discriminator_loss(a, b) for a, b in zip(real, fake, strict=True)]).mean()
+            loss.backward()
+            losses.append(loss.detach())
         self._add_up(list(self.D.parameters()), {})
         self.optimizer_D.step()
-        return loss.detach()
+        return torch.stack(losses).sum()
 
     def _judged(self, maps: dict[str, Tensor], y: Tensor, codes: Tensor) -> list[Tensor]:
         """D's logits, float32 [N, 1, s, s] of each layer."""
         with self.computing.passes():
             return [logits.float() for logits in self.D(maps, y, codes)]
 
-    def _terms(self, x: Tensor, R: dict[str, Tensor], S: dict[str, Tensor], tasks: Sequence[_Task]) -> list[Tensor]:
-        """The generator's terms, in the order of ``terms``: scalars, sums over the slices x with features R."""
+    def _terms(self, seen: _Seen) -> list[Tensor]:
+        """The generator's terms, in the order of ``terms``: scalars, sums over the slices."""
         rows = []
-        for i, task in enumerate(tasks):
-            r, s = ({layer: maps[i : i + 1] for layer, maps in of.items()} for of in (R, S))
-            rows.append(self._terms_of(x[i : i + 1], r, s, task))
+        for i, task in enumerate(seen.tasks):
+            R, S = ({layer: maps[i : i + 1] for layer, maps in of.items()} for of in (seen.R, seen.S))
+            rows.append(self._terms_of(seen.x[i : i + 1], R, S, task))
         return [torch.stack(column).sum() for column in zip(*rows, strict=True)]
 
     def _terms_of(self, x: Tensor, R: dict[str, Tensor], S: dict[str, Tensor], task: _Task) -> list[Tensor]:
@@ -147,10 +198,9 @@ class StyleTrainer(Trainer):
 
     def _gradient_norms(self, n: int) -> list[float]:
         """NaN for terms that the draw doesn't have."""
-        tasks = [self._task(self.data.draw(n, self.seed, self.preset.noise_size))]
-        with torch.no_grad():
-            x = self._made(tasks)
-        x.requires_grad_()
-        terms = self._terms(x, self._see(x), self._style_features(tasks), tasks)
+        self._grow()
+        seen = self._seen([self._task(self.data.draw(n, self.seed, self.preset.noise_size))])
+        x = seen.x.detach().requires_grad_()
+        terms = self._terms(replace(seen, x=x, R=self._see(x)))
         gradients = [torch.autograd.grad(t, x, retain_graph=True)[0] if t.requires_grad else None for t in terms]
         return [math.nan if gradient is None else gradient.norm().item() for gradient in gradients]

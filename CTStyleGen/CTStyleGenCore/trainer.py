@@ -77,11 +77,15 @@ class Trainer:
         computing: Computing,
         batch: int = 1,
         ranks: Ranks | None = None,
+        steps: int = 0,
     ) -> None:
-        """``batch`` is the slices of a step in this process; all processes together take batch * ranks.count."""
+        """``batch`` is the slices of a step in this process; all processes together take batch * ranks.count.
+
+        ``steps`` are those of the whole run, for a preset whose training grows.
+        """
         torch.manual_seed(seed)
         self.preset, self.anatomy, self.seed, self.computing = preset, anatomy, seed, computing
-        self.batch, self.ranks = batch, ranks or Ranks()
+        self.size, self.steps, self.batch, self.ranks = size, steps, batch, ranks or Ranks()
         self.device = computing.device
         on_gpu = torch.device(self.device).type == "cuda"
         if on_gpu:

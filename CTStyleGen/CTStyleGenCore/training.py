@@ -93,10 +93,12 @@ def train(
         report({"event": "notice", "message": doubt})
     description = _description(options, preset, weights, data, options.batch * ranks.count)
     trainer_of = StyleTrainer if preset.style_bank else Trainer
+    slices = (options.epochs or preset.epochs) * len(data.contents)
+    steps = options.steps or math.ceil(slices / (options.batch * ranks.count))
     make = partial(trainer_of, preset, anatomy, weights, data, options.size, options.seed)
 
     def attempt(computing: Computing, resume: bool, report: Report) -> None:
-        run = _Run(make(computing, options.batch, ranks), description, checkpoint_path(options.output), report)
+        run = _Run(make(computing, options.batch, ranks, steps), description, checkpoint_path(options.output), report)
         _whole(run, options, resume, stopping, hu)
 
     _with_less_and_less(attempt, options, ranks.count == 1, report)
@@ -144,9 +146,7 @@ def _whole(run: "_Run", options: TrainingOptions, resume: bool, stopping: Callab
         run.resume()
     else:
         run.calibrate()
-    slices = (options.epochs or trainer.preset.epochs) * len(trainer.data.contents)
-    total = options.steps or math.ceil(slices / trainer.global_batch)
-    losses = run.go_on(total, options, stopping)
+    losses = run.go_on(options, stopping)
     if trainer.ranks.first:
         run.check_weights()
         found = measured(trainer.data, trainer.drawn, trainer.anatomy, trainer.preset.noise_size, options.seed)
@@ -239,9 +239,9 @@ class _Run:
         weights = dict(zip(self.trainer.terms, self.trainer.loss_weights, strict=True))
         self.report({"event": "calibrated", "gradient_norms": norms, "weights": weights})
 
-    def go_on(self, total: int, options: TrainingOptions, stopping: Callable[[], bool]) -> dict[str, float]:
-        """Steps until ``total``, with checkpoints and reports on the way; returns the last losses."""
-        trainer, first, start = self.trainer, self.trainer.step, time.monotonic()
+    def go_on(self, options: TrainingOptions, stopping: Callable[[], bool]) -> dict[str, float]:
+        """Steps until the last, with checkpoints and reports on the way; returns the last losses."""
+        trainer, total, first, start = self.trainer, self.trainer.steps, self.trainer.step, time.monotonic()
         saving, last_report = _Saving(options.checkpoint_seconds), start
         terms: dict[str, torch.Tensor] = {}  # the last of each: a step may be without some
         losses: dict[str, float] = {}

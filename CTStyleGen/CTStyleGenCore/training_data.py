@@ -42,6 +42,15 @@ class TrainingSlice:
         x, labels = posed(self.x, self.labels, pose, warp_mm, self.side_mm)
         return replace(self, x=x, y=gray_map(labels, anatomy)[None, None], labels=labels)
 
+    def smaller(self, side: int, anatomy: Anatomy) -> "TrainingSlice":
+        """The slice with ``side`` pixels a side, a divisor of S; a pixel's label is the one that most of it has."""
+        if side == len(self.labels):
+            return self
+        organs = torch.arange(len(anatomy.organs), device=self.labels.device)[:, None, None]
+        labels = F.adaptive_avg_pool2d((self.labels == organs).float(), side).argmax(0)
+        x = F.adaptive_avg_pool2d(self.x, side)
+        return replace(self, x=x, y=gray_map(labels, anatomy)[None, None], labels=labels)
+
     def without_table(self) -> "TrainingSlice":
         """The slice with air for table, clothes and tubes outside the body, as a map that doesn't know them has it.
 

@@ -1,5 +1,7 @@
 """What a training is expected to take."""
 
+from dataclasses import replace
+
 import pytest
 from CTStyleGenCore.estimates import estimate, giga_operations_per_second, steps_of
 from CTStyleGenCore.presets import PRESETS, load_preset
@@ -10,6 +12,18 @@ def test_steps_are_those_of_the_training() -> None:
     assert steps_of(paper, [40, 40, 1], None, one_style=False) == 100 * 5  # a case has one slice alone
     assert steps_of(paper, [40, 40, 40], None, one_style=True) == 100 * 4
     assert steps_of(quick, [40, 40, 40], 3, one_style=False) == 3 * 30
+
+
+def test_growing_takes_less() -> None:
+    """Steps with fewer pixels are there for sizes above 128 alone; none is lost, the last is of the own size."""
+    styles = load_preset("styles")
+    assert styles.stages(128, 10) == [(128, 10)] and styles.stages(64, 10) == [(64, 10)]
+    assert styles.stages(256, 10) == [(128, 6), (256, 4)]
+    assert styles.stages(512, 100) == [(128, 30), (256, 30), (512, 40)]
+    assert styles.stages(512, 1) == [(128, 0), (256, 0), (512, 1)]
+    assert load_preset("paper").stages(256, 10) == [(128, 0), (256, 10)]
+    growing, grown = (estimate(p, 256, 1000, "cpu").seconds for p in (styles, replace(styles, growing_share=0.0)))
+    assert growing is not None and grown is not None and growing < 0.7 * grown
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -140,6 +140,51 @@ def test_a_batch_is_the_sum_of_its_slices(data: TrainingData) -> None:
         assert (parameter.grad - (a + b)).norm() <= 1e-3 * parameter.grad.norm() + 1e-6
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_step_in_parts_is_the_step(data: TrainingData, at_once: int) -> None:
+    """Gradients of both players and losses are those of all slices at once, up to the order of sums."""
+
+    def stepped(computing: Computing) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        trainer = StyleTrainer(STYLES, THORAX, random_weights(), data, 64, 0, computing, batch=3)
+        losses = trainer.train_step()
+        return losses, [p.grad for player in (trainer.G, trainer.D) for p in player.parameters()]
+
+    (losses, gradients), (expected, its) = stepped(Computing(at_once=at_once)), stepped(Computing())
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(expected[name].item(), rel=1e-3), name
+    for gradient, one in zip(gradients, its, strict=True):
+        assert (gradient - one).norm() <= 1e-3 * one.norm() + 1e-6
+
+
+def test_training_grows_from_small_slices_to_the_models_own(cases: Path) -> None:
+    """Three of five steps at 128 pixels; what the networks know of codes, and what they draw, is of the step's side."""
+    data = load_training_data(cases, (), THORAX, 256, 1, 1, HuRange(), every_style=True)
+    trainer = StyleTrainer(STYLES, THORAX, random_weights(), data, 256, 0, Computing(), steps=5)
+    sides, roughness = [], []
+    for _ in range(5):
+        sides.append(trainer.side)
+        trainer.train_step()
+        roughness.append(trainer.G_average.normalized.mean[2, -1].item())
+        assert torch.equal(trainer.G.normalized.mean, trainer.G_average.normalized.mean)
+    assert sides == [128, 128, 128, 256, 256]
+    assert roughness[0] == roughness[2] != roughness[3] == roughness[4]
+    assert trainer.drawn(data.contents[0], torch.zeros(1, 200), data.contents[0]).shape == (1, 1, 256, 256)
+    trainer.step = 0
+    small = trainer.drawn(data.contents[0], torch.zeros(1, 200), data.contents[0])
+    assert torch.equal(small[..., ::2, ::2], small[..., 1::2, 1::2])
+
+
+def test_a_small_slice_is_the_slice(data: TrainingData) -> None:
+    one = data.contents[0]
+    small = one.smaller(32, THORAX)
+    assert small.x.shape == small.y.shape == (1, 1, 32, 32) and small.side_mm == one.side_mm
+    assert small.x.mean() == pytest.approx(one.x.mean().item(), abs=1e-5)
+    whole = torch.stack([(one.labels == small.labels.repeat_interleave(2, 0).repeat_interleave(2, 1))])
+    assert whole.float().mean() > 0.9
+    assert one.smaller(64, THORAX) is one
+
+
 def test_resumed_is_bit_for_bit_uninterrupted(cases: Path, tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
