@@ -62,8 +62,8 @@ class Model:
             self.G = make_generator(*made_of)
             self.G.load_state_dict(weights)
             bank = self.card.get("style_codes", {})
-            if (preset["generator"] == "styles") != bool(bank):
-                raise ValueError("a generator that takes styles, and none to take, or styles that none takes")
+            if set(bank) != set(self.card["styles"] if preset["generator"] == "styles" else ()):
+                raise ValueError("styles without a code to give, or codes that the generator doesn't take")
             self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
         except OSError as error:
             raise InputError(f"The model {path} can't be read: {error.strerror}.") from error

@@ -188,6 +188,7 @@ class Training:
             self.started = datetime.fromisoformat(asked["started"]).replace(tzinfo=None)  # so that all can be compared
             if self.model.suffix != SUFFIX or "\0" in asked["model"]:
                 raise ValueError(f"{asked['model']!r} is no model's path")
+            self.checkpoint.is_file()  # OSError for a path that no file can have
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 _("{folder} holds no training that can be taken up: remove the folder.").format(folder=self.folder)

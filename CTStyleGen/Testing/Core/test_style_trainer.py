@@ -308,7 +308,8 @@ def test_styles_that_can_not_be_are_refused_in_one_line(
 def test_a_damaged_bank_is_told(model: Path, tmp_path: Path, refused) -> None:
     from CTStyleGenCore.model_file import write_model
 
-    card = json.loads(json.dumps(read_card(model)))
-    card["style_codes"]["A"]["lungs"] = [1, 2]
-    write_model(tmp_path / "bad.ctstyle", read_weights(model), card)
-    assert "damaged" in refused(Model, tmp_path / "bad.ctstyle", "cpu")
+    for damage in (lambda codes: codes["A"].update(lungs=[1, 2]), lambda codes: codes.pop("A")):
+        card = json.loads(json.dumps(read_card(model)))
+        damage(card["style_codes"])
+        write_model(tmp_path / "bad.ctstyle", read_weights(model), card)
+        assert "damaged" in refused(Model, tmp_path / "bad.ctstyle", "cpu")

@@ -367,6 +367,9 @@ class FolderTest(TrainingTestCase):
         (self.folder / "training" / "a").mkdir(parents=True)
         (self.folder / "training" / "b").mkdir()
         (self.folder / "training" / "b" / "training.json").write_text("{")
+        (self.folder / "training" / "c").mkdir()
+        asked = {"model": f"/{'t' * 300}/c.ctstyle", "started": "2026-01-01T00:00:00", "options": {}}
+        (self.folder / "training" / "c" / "training.json").write_text(json.dumps(asked))  # a path that can't be
         self.assertEqual(self.logic.trainings(), [])
 
     def left(self, events: str) -> Training:
