@@ -39,6 +39,7 @@ def variants(preset: Preset) -> dict[str, Preset]:
         "no poses": replace(preset, poses=False),
         "no warping": replace(preset, warp_mm=0.0),
         "no average": replace(preset, average_steps=1),
+        "no growing": replace(preset, growing_share=0.0),  # at sizes above 128 alone
     }
 
 

@@ -3,9 +3,10 @@
 From 8 x 8 up, each block enlarges by two, is told which organs are near, convolves, adds noise, and scales and shifts
 every pixel as the style of its organ says: modulation by region as in SEAN (Zhu et al., arXiv 1911.12861) and CLADE
 (Tan et al., arXiv 2012.04644), noise with a gain per organ, scale and channel after StyleGAN (Karras et al., arXiv
-1812.04948). The last layer scores how bright each pixel is among those of its organ; its HU is the style's quantile
-of that score. So HU are the style's by construction, also for a style never seen, and what is learned is where in an
-organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU are the style's
+1812.04948). Each block adds to a score of how bright each pixel is among those of its organ (output skips: Karras et
+al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is its style's
+quantile of the score. So HU are the style's by construction, also for a style never seen, and what is learned is where
+in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU are the style's
 exactly. Ranks have no useful derivative: in training, scores have the mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
