@@ -7,7 +7,8 @@ every pixel as the style of its organ says: modulation by region as in SEAN (Zhu
 al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is its style's
 quantile of the score. So HU are the style's by construction, also for a style never seen, and what is learned is where
 in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU are the style's
-exactly. Ranks have no useful derivative: in training, scores have the mean and the deviation of normal ones alone.
+exactly, but for pixels where two organs meet. Ranks have no useful derivative: in training, scores have the mean and
+the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -25,6 +26,7 @@ from .style_codes import CODE_SIZE, LEVELS
 _BOTTOM = 8  # side in pixels of the first block
 _STYLE_WIDTH = 64
 _SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
+_BORDER_SHARE = 0.25  # of an organ's pixels, at most, that lie at a border of it; more are thin all over
 _SCORES = [NormalDist().inv_cdf(level) for level in LEVELS]  # normal scores of the codes' quantiles
 
 
@@ -146,10 +148,10 @@ class StyleGenerator(nn.Module):
             h = refined(h, here, styles, noise)
             score = F.interpolate(score, size=(side, side), mode="bilinear") + scored(h).float()
         with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
-            scores = normal_scores(score, shares)
-            if not self.training:
-                scores = ranked(scores, shares)
-            return in_style(scores, shares, self.normalized.filled(codes))
+            scores, codes = normal_scores(score, shares), self.normalized.filled(codes)
+            if self.training:
+                return in_style(scores, shares, codes)
+            return with_plain_borders(in_style(ranked(scores, shares), shares, codes), shares)
 
 
 def surroundings(shares: Tensor) -> Tensor:
@@ -186,6 +188,20 @@ def ranked(scores: Tensor, shares: Tensor) -> Tensor:
             order = inside[image[inside].argsort(stable=True)]
             of_image[order] = torch.special.ndtri((torch.arange(len(order), device=order.device) + 0.5) / len(order))
     return result
+
+
+def with_plain_borders(x: Tensor, shares: Tensor) -> Tensor:
+    """x [N, 1, S, S] with the median of 3 x 3 pixels in every pixel that has one of another organ beside it.
+
+    Where a scanner's pixel has some of two organs, its HU is between theirs. Every organ has such HU, but nobody knows
+    which of two pixels across a border has them: both would, and borders be seamed. Organs that are mostly border, such
+    as ribs, would grow thin, and stay as they are.
+    """
+    alone = F.avg_pool2d(shares, 3, stride=1, padding=1, count_include_pad=False) == 1
+    border = shares * ~alone  # [N, O, S, S]
+    thick = border.sum((2, 3), keepdim=True) <= _BORDER_SHARE * shares.sum((2, 3), keepdim=True)
+    around = F.unfold(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3).view(len(x), 9, *x.shape[2:])
+    return torch.where((border * thick).sum(1, keepdim=True) > 0, around.median(1, keepdim=True).values, x)
 
 
 def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from CTStyleGenCore.style_generator import (
     normal_scores,
     ranked,
     surroundings,
+    with_plain_borders,
 )
 
 THORAX = load_anatomy("thorax")
@@ -158,6 +159,23 @@ def test_in_use_hu_are_the_styles_exactly() -> None:
     x = G.eval()(y_of(labels), torch.randn(1, 200), codes)
     measured = measure_codes(x[0], labels, 6)
     torch.testing.assert_close(measured[1:5, : len(LEVELS)], codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.02)
+
+
+def test_borders_are_not_seamed_and_thin_organs_do_not_shrink() -> None:
+    """Two organs with a seam of dark and bright pixels between them, and a rib two pixels wide in the second."""
+    shares = torch.zeros(1, 3, 16, 16)
+    shares[0, 1, :, :8], shares[0, 2, :, 8:] = 1, 1
+    shares[0, 0, 4:6, 10:14], shares[0, 2, 4:6, 10:14] = 1, 0
+    seamed = torch.full((1, 1, 16, 16), -0.8)
+    seamed[..., 8:] = 0.2
+    clean = seamed.clone()
+    clean[..., 4:6, 10:14] = seamed[..., 4:6, 10:14] = 0.9
+    seamed[..., 7], seamed[..., 8] = 0.1, -0.7
+    plain = with_plain_borders(seamed, shares)
+    assert ((plain[..., 7:9] >= -0.8) & (plain[..., 7:9] <= 0.2)).all()
+    assert (plain[..., 7] <= plain[..., 8]).all(), "no dark line within the bright organ"
+    assert torch.equal(plain[..., 4:6, 10:14], clean[..., 4:6, 10:14])
+    assert torch.equal(plain[..., :6], clean[..., :6]) and torch.equal(plain[..., 15:], clean[..., 15:])
 
 
 def test_waves_are_band_limited_noise_that_says_nothing_of_the_place() -> None:
