@@ -1,7 +1,7 @@
 """Much at once: python -m benchmarks.load [--parts cases volume expand edits]
 
-Prints Markdown: seconds, and the peak of a process's memory, over more and more cases, slices and edits, so that what
-grows more than linearly is seen. Models are of 64 pixels, so that what is measured is the rest. Linux alone.
+Prints Markdown: seconds of computing, and the peak of a process's memory, over more and more cases, slices and edits,
+so that what grows more than linearly is seen. Models are of 64 pixels, so that what is measured is the rest. Linux alone.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Moment(NamedTuple):
     """Where a command is when it tells of an event."""
 
     event: dict[str, Any]
-    seconds: float  # since its start
+    seconds: float  # that it has computed, of all its threads
     memory_mib: float  # that it has at the time
     peak_mib: float  # that it has had at most
 
@@ -53,13 +53,19 @@ class Moment(NamedTuple):
 def followed(*arguments: object) -> Iterator[Moment]:
     """Runs a command of CTStyleGen to its end, event by event. Raises CalledProcessError when it fails."""
     command = [sys.executable, "-m", "CTStyleGenCore", *map(str, arguments), "--device", "cpu", "--json"]
-    start, environment = time.monotonic(), {**os.environ, "PYTHONPATH": str(ROOT / "CTStyleGen")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "CTStyleGen")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout
         for line in process.stdout:
-            yield Moment(json.loads(line), time.monotonic() - start, *memory_mib(process.pid))
+            yield Moment(json.loads(line), computed(process.pid), *memory_mib(process.pid))
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def computed(pid: int) -> float:
+    """Seconds that a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # from the third on
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
