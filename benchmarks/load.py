@@ -1,7 +1,8 @@
 """Much at once: python -m benchmarks.load [--parts cases volume expand edits]
 
 Prints Markdown: seconds of computing, and the peak of a process's memory, over more and more cases, slices and edits,
-so that what grows more than linearly is seen. Models are of 64 pixels, so that what is measured is the rest. Linux alone.
+so that what grows more than linearly is seen. Models are of 64 pixels, so that what is measured is the rest. Linux
+alone.
 """
 
 import argparse

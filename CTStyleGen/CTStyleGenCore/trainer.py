@@ -126,6 +126,14 @@ class Trainer:
         """Slices of a step, in all processes together."""
         return self.batch * self.ranks.count
 
+    def work(self, steps: int) -> int:
+        """What so many steps of the run take, in pixels: early ones are smaller where a training grows."""
+        pixels = 0
+        for side, count in self.preset.stages(self.size, self.steps):
+            pixels += min(steps, count) * side**2
+            steps = max(0, steps - count)
+        return pixels
+
     def train_step(self) -> dict[str, Tensor]:
         """One step. Returns the unweighted loss terms, detached scalars: means over the slices of the step."""
         first, *others = self._parts()

@@ -251,7 +251,8 @@ class _Run:
             save = not ended and (stop or saving.is_due(self._epoch_ended()))
             if ended or save or now - last_report >= _REPORT_SECONDS:
                 losses = _finite({name: term.item() for name, term in terms.items()}, trainer.step)
-                left = (now - start) / (trainer.step - first) * (total - trainer.step)
+                done, all_done = trainer.work(trainer.step), trainer.work(total)
+                left = (now - start) / (done - trainer.work(first)) * (all_done - done)
                 progress = {"done": trainer.step, "total": total, "losses": dict(losses), "seconds_left": left}
                 self.report({"event": "progress"} | progress)
                 last_report = now

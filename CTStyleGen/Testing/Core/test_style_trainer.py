@@ -168,6 +168,7 @@ def test_training_grows_from_small_slices_to_the_models_own(cases: Path) -> None
         roughness.append(trainer.G_average.normalized.mean[2, -1].item())
         assert torch.equal(trainer.G.normalized.mean, trainer.G_average.normalized.mean)
     assert sides == [128, 128, 128, 256, 256]
+    assert [trainer.work(n) / 128**2 for n in (0, 1, 3, 4, 5)] == [0, 1, 3, 7, 11]
     assert roughness[0] == roughness[2] != roughness[3] == roughness[4]
     assert trainer.drawn(data.contents[0], torch.zeros(1, 200), data.contents[0]).shape == (1, 1, 256, 256)
     trainer.step = 0
