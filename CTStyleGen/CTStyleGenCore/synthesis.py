@@ -67,7 +67,7 @@ class Model:
             self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
         except OSError as error:
             raise InputError(f"The model {path} can't be read: {error.strerror}.") from error
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InputError(
                 f"The weights in {path} don't fit its model card: the file is damaged; get it again."
             ) from error

@@ -1,7 +1,7 @@
 """The preset styles: that a run learns looks it can give at use, resumes, shares a batch, and what its model offers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,7 +309,12 @@ def test_styles_that_can_not_be_are_refused_in_one_line(
 def test_a_damaged_bank_is_told(model: Path, tmp_path: Path, refused) -> None:
     from CTStyleGenCore.model_file import write_model
 
-    for damage in (lambda codes: codes["A"].update(lungs=[1, 2]), lambda codes: codes.pop("A")):
+    damages: list[Callable[[dict], object]] = [
+        lambda codes: codes["A"].update(lungs=[1, 2]),
+        lambda codes: codes["A"].update(lungs=[10**400, *codes["A"]["lungs"][1:]]),
+        lambda codes: codes.pop("A"),
+    ]
+    for damage in damages:
         card = json.loads(json.dumps(read_card(model)))
         damage(card["style_codes"])
         write_model(tmp_path / "bad.ctstyle", read_weights(model), card)
