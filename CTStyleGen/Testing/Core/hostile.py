@@ -188,7 +188,7 @@ READERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-_ALLOCATION = re.compile(r"bad_alloc|(?<!Bits)[Aa]llocat")  # not BitsAllocated, which a DICOM image has
+_ALLOCATION = re.compile(r"bad_alloc|(?<!Bits)[Aa]llocat(?!or)")  # not BitsAllocated nor std::allocator
 
 
 @contextlib.contextmanager
