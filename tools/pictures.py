@@ -26,6 +26,7 @@ _TRAINED_STEPS = 120  # of the training in the picture
 def main(arguments: list[str]) -> None:
     """Writes the pictures into a folder."""
     model, target = Path(arguments[0]), Path(arguments[1] if len(arguments) > 1 else ROOT / "docs")
+    target.mkdir(parents=True, exist_ok=True)
     sys.path[:0] = [str(ROOT / "CTStyleGen"), str(ROOT / "CTStyleGen" / "Testing" / "Python")]
     from CTStyleGenTesting import prepare
 
