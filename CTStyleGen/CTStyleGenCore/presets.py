@@ -112,7 +112,7 @@ _STYLES = Preset(
     warp_mm=6.0,
     growing_share=0.6,
     average_steps=200,
-    epochs=40,  # more learn training slices by heart
+    epochs=40,  # more learn more of the training slices by heart
     slices_per_case=10,
     style_slices=10,
 )
