@@ -82,13 +82,17 @@ class Model:
     def synthesize(self, labels: Tensor, z: Tensor, look: Look | None = None) -> Tensor:
         """labels int64 [K, S, S], noise codes z [K or 1, noise size] and one look for all -> HU, float32 [K, S, S].
 
-        Without a look, all the model's styles have an equal share in it.
+        Without a look, all the model's styles have an equal share in it. Raises InputError for damaged weights, from
+        which no HU come.
         """
         y = gray_map(labels.to(self.device), self.anatomy)[:, None]
         look = look or self.look(())
         given = (z,) if look.codes is None else (z, look.codes)
         x = self.G(y, *(t.to(self.device).expand(len(y), *t.shape[1:]) for t in given))
-        return self.hu.to_hu(x[:, 0]).cpu()
+        hu = self.hu.to_hu(x[:, 0]).cpu()
+        if not hu.isfinite().all():
+            raise InputError(f"The weights in {self.path} draw what is no CT: the file is damaged; get it again.")
+        return hu
 
     def look(self, styles: Sequence[str]) -> Look:
         """The look that styles ask for, as `--style` writes them (`styles`). InputError: unknown, or no case there."""

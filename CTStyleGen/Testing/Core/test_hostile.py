@@ -72,6 +72,8 @@ _ENDLESS = "/dev/zero"
         ("printed.mhd", _MHA + "ElementDataFile = %s%n%s%n\n"),
         ("packed in more.mha", f"CompressedData = True\nCompressedDataSize = 1e12\n{_MHA}ElementDataFile = LOCAL\n"),
         ("packed in less.mha", f"CompressedData = True\nCompressedDataSize = -1\n{_MHA}ElementDataFile = LOCAL\n"),
+        ("packed elsewhere.mha", f"CompressedData = True\nHeaderSize = 9\n{_MHA}ElementDataFile = LOCAL\n"),
+        ("packed with a dictionary.mha", f"CompressedData = True\n{_MHA}ElementDataFile = LOCAL\nx 4\n"),
         ("device.mhd", _MHA + f"ElementDataFile = {_ENDLESS}\n"),
         ("list.mhd", _MHA + f"ElementDataFile = LIST\n{_ENDLESS}\n"),
     ],

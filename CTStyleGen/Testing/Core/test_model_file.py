@@ -113,6 +113,14 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     assert "no numbers" in refused(path)
 
 
+def test_weights_that_draw_no_numbers_are_refused(tmp_path: Path) -> None:
+    path, generator = tmp_path / "m.ctstyle", Generator(64)
+    write_model(path, {name: torch.full_like(t, 1e38) for name, t in generator.state_dict().items()}, card())
+    model = Model(path, "cpu")
+    with pytest.raises(InputError, match=r"m\.ctstyle draw what is no CT"):
+        model.synthesize(torch.zeros(1, 64, 64, dtype=torch.int64), model.noise_code(0, 0))
+
+
 def test_a_size_that_the_weights_do_not_have_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "m.ctstyle"
     preset = PRESETS["paper"].card() | {"noise_size": 1 << 50}  # a petabyte's weights, were they made
