@@ -103,7 +103,7 @@ _STYLES = Preset(
     style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
     content_layers=(),
     # adversarial, moments, code, coarse
-    gradient_ratio=(0.05, 3.0, 6.0, 6.0),
+    gradient_ratio=(0.2, 3.0, 6.0, 6.0),
     generator_rate=2e-3,
     generator_betas=(0.0, 0.99),
     discriminator_rate=2e-3,
@@ -112,7 +112,7 @@ _STYLES = Preset(
     warp_mm=6.0,
     growing_share=0.6,
     average_steps=200,
-    epochs=40,  # more learn more of the training slices by heart
+    epochs=60,
     slices_per_case=10,
     style_slices=10,
 )

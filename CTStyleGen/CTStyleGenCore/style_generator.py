@@ -3,12 +3,13 @@
 From 8 x 8 up, each block enlarges by two, is told which organs are near, convolves, adds noise, and scales and shifts
 every pixel as the style of its organ says: modulation by region as in SEAN (Zhu et al., arXiv 1911.12861) and CLADE
 (Tan et al., arXiv 2012.04644), noise with a gain per organ, scale and channel after StyleGAN (Karras et al., arXiv
-1812.04948). Each block adds to a score of how bright each pixel is among those of its organ (output skips: Karras et
-al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is its style's
-quantile of the score. So HU are the style's by construction, also for a style never seen, and what is learned is where
-in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU are the style's
-exactly, but for pixels where two organs meet. Ranks have no useful derivative: in training, scores have the mean and
-the deviation of normal ones alone.
+1812.04948). The first blocks know the map alone: where fat and muscle or the heart's chambers lie is the anatomy's, not
+the style's to say, nor chance. Each block adds to a score of how bright each pixel is among those of its organ (output
+skips: Karras et al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is
+its style's quantile of the score. So HU are the style's by construction, also for a style never seen, and what is
+learned is where in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU
+are the style's exactly, but for pixels where two organs meet. Ranks have no useful derivative: in training, scores have
+the mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from .style_codes import CODE_SIZE, LEVELS
 
 _BOTTOM = 8  # side in pixels of the first block
+_LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
 _STYLE_WIDTH = 64
+_WAVES = 1024
 _SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
 _BORDER_SHARE = 0.25  # of an organ's pixels, at most, that lie at a border of it; more are thin all over
 _SCORES = [NormalDist().inv_cdf(level) for level in LEVELS]  # normal scores of the codes' quantiles
@@ -69,26 +72,30 @@ class NormalizedCodes(nn.Module):
 
 
 class Waves(nn.Module):
-    """A noise code as a random field: as many plane waves as it has numbers, which are their amplitudes.
+    """A noise code as a random field: plane waves, whose amplitudes are fixed mixtures of the code's numbers.
 
-    A field is normal with deviation 1 and the same everywhere, white up to 0.32 periods a pixel (beyond, waves and
-    pixels beat: a grid to the eye); it says nothing of where in the image a pixel is. Without a random number drawn:
-    the same on every device, smooth in the code.
+    There are more waves than numbers: of few, a convolution that is tuned to some frequencies lets a handful through,
+    which make a lattice. A field is normal with deviation 1 and the same everywhere, white up to 0.32 periods a pixel
+    (beyond, waves and pixels beat: a grid to the eye); it says nothing of where in the image a pixel is. Without a
+    random number drawn: the same on every device, smooth in the code.
     """
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.waves: Tensor  # frequency along rows and along columns in radians a pixel, phase: [3, count]
-        frequency, direction, phase = 2.0 * torch.rand(count).sqrt(), *(2 * math.pi * torch.rand(2, count))
+        self.waves: Tensor  # frequency along rows and along columns in radians a pixel, phase: [3, _WAVES]
+        frequency, direction, phase = 2.0 * torch.rand(_WAVES).sqrt(), *(2 * math.pi * torch.rand(2, _WAVES))
         self.register_buffer("waves", torch.stack([frequency * direction.cos(), frequency * direction.sin(), phase]))
+        self.mixture: Tensor
+        self.register_buffer("mixture", torch.randn(count, _WAVES) * math.sqrt(2 / (count * _WAVES)))
 
     def forward(self, z: Tensor, side: int) -> Tensor:
         """z [N, count] -> [N, 1, side, side]."""
         place = torch.arange(side, device=z.device)
         down, across = self.waves[0, :, None] * place + self.waves[2, :, None], self.waves[1, :, None] * place
-        even = torch.einsum("nk,ki,kj->nij", z, down.cos(), across.cos())
-        odd = torch.einsum("nk,ki,kj->nij", z, down.sin(), across.sin())
-        return (even - odd)[:, None] * math.sqrt(2 / z.shape[1])
+        amplitudes = z @ self.mixture
+        even = torch.einsum("nk,ki,kj->nij", amplitudes, down.cos(), across.cos())
+        odd = torch.einsum("nk,ki,kj->nij", amplitudes, down.sin(), across.sin())
+        return (even - odd)[:, None]
 
 
 class _Modulated(nn.Module):
@@ -99,8 +106,8 @@ class _Modulated(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.by_style = nn.Linear(_STYLE_WIDTH, 3 * channels_out)  # scale, shift, gain of the noise
 
-    def forward(self, h: Tensor, shares: Tensor, styles: Tensor, noise: Tensor) -> Tensor:
-        """h [N, C, s, s], shares [N, O, s, s], styles [N, O, W], noise [N, 1, s, s] -> [N, C', s, s]."""
+    def forward(self, h: Tensor, shares: Tensor, styles: Tensor, noise: Tensor | float) -> Tensor:
+        """h [N, C, s, s], shares [N, O, s, s], styles [N, O, W], noise [N, 1, s, s] or 0 -> [N, C', s, s]."""
         scale, shift, gain = torch.einsum("nohw,noc->nchw", shares, self.by_style(styles)).chunk(3, dim=1)
         h = self.conv(h) + gain * noise
         h = h * (h.square().mean(1, keepdim=True) + 1e-6).rsqrt()  # of the pixel alone: organs don't touch each other
@@ -124,7 +131,7 @@ class StyleGenerator(nn.Module):
         self.sides = [_BOTTOM << level for level in range(int(math.log2(size // _BOTTOM)) + 1)]
         widths = [max(24, min(128, 4096 // side)) for side in self.sides]
         self.start = nn.Conv2d(organs, widths[0], 3, padding=1)
-        self.waves = nn.ModuleList(Waves(noise_size) for _ in self.sides)
+        self.waves = nn.ModuleDict({str(side): Waves(noise_size) for side in self.sides if side > _LAYOUT})
         blocks = zip([widths[0], *widths], widths, strict=False)
         self.enlarged = nn.ModuleList(_Modulated(a + organs, b) for a, b in blocks)
         self.refined = nn.ModuleList(_Modulated(width, width) for width in widths)
@@ -137,15 +144,15 @@ class StyleGenerator(nn.Module):
         styles = self.style(torch.cat([self.normalized(codes), by_organ], dim=2))
         h, around = self.start(F.adaptive_avg_pool2d(shares, self.sides[0])), surroundings(shares)
         score = h.new_zeros(len(y), 1, 1, 1).float()
-        blocks = zip(self.sides, self.waves, self.enlarged, self.refined, self.scores, strict=True)
-        for side, waves, enlarged, refined, scored in blocks:
+        for side, enlarged, refined, scored in zip(self.sides, self.enlarged, self.refined, self.scores, strict=True):
             if side > y.shape[-1]:
                 break
-            here, noise = F.adaptive_avg_pool2d(shares, side), waves(z, side)
+            here = F.adaptive_avg_pool2d(shares, side)
+            told, noise = (styles, self.waves[str(side)](z, side)) if side > _LAYOUT else (by_organ, 0.0)
             near = F.interpolate(around, size=(side, side), mode="bilinear", antialias=True)
             h = torch.cat([F.interpolate(h, size=(side, side), mode="nearest"), near], dim=1)
-            h = enlarged(h, here, styles, noise)
-            h = refined(h, here, styles, noise)
+            h = enlarged(h, here, told, noise)
+            h = refined(h, here, told, noise)
             score = F.interpolate(score, size=(side, side), mode="bilinear") + scored(h).float()
         with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
             scores, codes = normal_scores(score, shares), self.normalized.filled(codes)

@@ -135,8 +135,13 @@ class StyleTrainer(Trainer):
         """The draw's slices, moved, varied, at the step's side; every second draw asks for the content's own style."""
         rng = np.random.default_rng([self.seed, 2, draw.number])
         content = self._varied(self._slice(draw), rng)
-        style = content if draw.number % 2 == 0 else self._varied(self.data.styles[draw.style].on(self.device), rng)
+        style = content if draw.number % 2 == 0 else self._varied(self._style_slice(draw, rng), rng)
         return _Task(content, style, self._codes(style), draw.z.to(self.device))
+
+    def _style_slice(self, draw: Draw, rng: np.random.Generator) -> TrainingSlice:
+        """Another case's, mirrored or not: moved in other ways, it would lose some of its sharpness."""
+        one = self.data.styles[draw.style].on(self.device)
+        return one.mirrored() if rng.random() < 0.5 else one
 
     def _codes(self, style: TrainingSlice) -> Tensor:
         return slice_codes([style], self.anatomy)[None]

@@ -42,6 +42,10 @@ class TrainingSlice:
         x, labels = posed(self.x, self.labels, pose, warp_mm, self.side_mm)
         return replace(self, x=x, y=gray_map(labels, anatomy)[None, None], labels=labels)
 
+    def mirrored(self) -> "TrainingSlice":
+        """The slice, left for right."""
+        return replace(self, x=self.x.flip(3), y=self.y.flip(3), labels=self.labels.flip(1))
+
     def smaller(self, side: int, anatomy: Anatomy) -> "TrainingSlice":
         """The slice with ``side`` pixels a side, a divisor of S; a pixel's label is the one that most of it has."""
         if side == len(self.labels):

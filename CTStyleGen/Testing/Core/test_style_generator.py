@@ -158,7 +158,7 @@ def test_in_use_hu_are_the_styles_exactly() -> None:
     codes = measure_codes(torch.rand(1, *labels.shape[1:]), labels, 6)[None].nan_to_num()
     x = G.eval()(y_of(labels), torch.randn(1, 200), codes)
     measured = measure_codes(x[0], labels, 6)
-    torch.testing.assert_close(measured[1:5, : len(LEVELS)], codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.02)
+    torch.testing.assert_close(measured[1:5, : len(LEVELS)], codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.04)
 
 
 def test_borders_are_not_seamed_and_thin_organs_do_not_shrink() -> None:
@@ -185,6 +185,23 @@ def test_waves_are_band_limited_noise_that_says_nothing_of_the_place() -> None:
     assert fields.mean(0).abs().max() < 0.25 and (fields.std(0) - 1).abs().max() < 0.25
     for apart, correlation in ((1, 0.577), (2, -0.033), (4, 0.059)):
         assert (fields[:, :, apart:] * fields[:, :, :-apart]).mean().item() == pytest.approx(correlation, abs=0.04)
+
+
+def test_no_number_of_a_code_is_a_lattice() -> None:
+    """Each is a mixture of many waves, none of which stands out."""
+    torch.manual_seed(0)
+    power = torch.fft.rfft2(Waves(200)(torch.eye(200)[:3], 128)[:, 0]).abs().square().flatten(1)
+    assert (power.amax(1) < 0.05 * power.sum(1)).all()
+
+
+def test_layout_is_the_maps_alone() -> None:
+    """Blocks of up to 32 pixels a side draw the same whatever style and noise, those above don't."""
+    G, seen = generator(), []
+    for block in G.refined:
+        block.register_forward_hook(lambda _block, _given, h: seen.append(h))
+    for codes, z in ((CODES, torch.zeros(1, 200)), (codes_of([-1.0, 0.2, -0.7, 0.1, 0.6, 0.0]), torch.ones(1, 200))):
+        G(y_of(quarters()), z, codes)
+    assert [torch.equal(a, b) for a, b in zip(seen[:4], seen[4:], strict=True)] == [True, True, True, False]
 
 
 def test_noise_codes_move_no_border() -> None:
