@@ -1,4 +1,6 @@
-"""The README's pictures: python -m tools.pictures MODEL [FOLDER]. MODEL is the demo's demo/chest.ctstyle, FOLDER docs.
+"""The README's pictures: python -m tools.pictures MODEL [FOLDER]. FOLDER is docs unless it is given.
+
+MODEL is the demo's demo/chest.ctstyle for the panels, for the views that of docs/ablation.md.
 
 panel-NAME.png: the running panels, on the widgets of the tests' stand-in, which looks like Qt without Slicer's style.
 views.png: Slicer's slice views of what the Generate panel makes of a real chest, as it is and with a larger heart.
@@ -63,7 +65,7 @@ def main(arguments: list[str]) -> None:
             place.grab(shown).save(str(target / f"panel-{panel.title.lower()}.png"))
         train.trainings.selected.discard()
         modelsPanel.ui.useButton.click()
-        generate.parameters.organStyles = ""  # it has one look
+        generate.parameters.organStyles = ""  # all looks that it has, alike
         _draw_views(generate, views, volume, segmentation, target / "views.png")
         for view in views.values():
             view.close()
