@@ -28,14 +28,14 @@ def measure_codes(x: Tensor, labels: Tensor, organs: int) -> Tensor:
     In the unit of x; differentiable with regard to x.
     """
     levels = torch.tensor(LEVELS, device=x.device)
-    roughness = torch.stack([_roughness(x, labels, organs, lag) for lag in LAGS], dim=1)
+    rough = torch.stack([roughness(x, labels, organs, lag) for lag in LAGS], dim=1)
     codes = []
     for organ in range(organs):
         values = x[labels == organ]
         if len(values) < _MIN_AREA:
             codes.append(x.new_full((CODE_SIZE,), torch.nan))
         else:
-            codes.append(torch.cat([_quantiles(values, levels), roughness[organ]]))
+            codes.append(torch.cat([_quantiles(values, levels), rough[organ]]))
     return torch.stack(codes)
 
 
@@ -46,8 +46,11 @@ def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
     return torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(values) - 1)], place - below)
 
 
-def _roughness(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
-    """Mean |x(p) - x(p + lag)| over the pairs along rows and columns that lie in the same organ: [organs]."""
+def roughness(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
+    """Mean |x(p) - x(p + lag)| over the pairs along rows and columns that lie in the same organ: [organs].
+
+    x [K, S, S], labels int64 [K, S, S]; in the unit of x; 0 where an organ has no pair.
+    """
     total, pairs = x.new_zeros(organs), x.new_zeros(organs)
     every = torch.arange(organs, device=labels.device)[:, None]
     for axis in (1, 2):
@@ -72,8 +75,8 @@ def mixed(codes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 def codes_to_json(codes: Tensor, anatomy: Anatomy, hu: HuRange) -> dict[str, list[float]]:
     """Codes [organs, CODE_SIZE] of slices in [-1, 1] as numbers in HU by the organ's name; missing organs left out."""
-    quantiles, roughness = codes.double().split((len(LEVELS), len(LAGS)), dim=1)
-    in_hu = torch.cat([hu.to_hu(quantiles), roughness * (hu.high - hu.low) / 2], dim=1)
+    quantiles, rough = codes.double().split((len(LEVELS), len(LAGS)), dim=1)
+    in_hu = torch.cat([hu.to_hu(quantiles), rough * (hu.high - hu.low) / 2], dim=1)
     rows = zip(anatomy.organs, in_hu, strict=True)
     return {organ.name: [round(v, 2) for v in row.tolist()] for organ, row in rows if not row.isnan().any()}
 
@@ -82,6 +85,6 @@ def codes_from_json(told: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> T
     """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code."""
     missing = [torch.nan] * CODE_SIZE
     in_hu = torch.tensor([told.get(organ.name, missing) for organ in anatomy.organs], dtype=torch.float64)
-    quantiles, roughness = in_hu.split((len(LEVELS), len(LAGS)), dim=1)
+    quantiles, rough = in_hu.split((len(LEVELS), len(LAGS)), dim=1)
     span = (hu.high - hu.low) / 2
-    return torch.cat([(quantiles - hu.low) / span - 1, roughness / span], dim=1).float()
+    return torch.cat([(quantiles - hu.low) / span - 1, rough / span], dim=1).float()

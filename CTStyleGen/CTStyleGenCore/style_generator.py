@@ -8,8 +8,8 @@ the style's to say, nor chance. Each block adds to a score of how bright each pi
 skips: Karras et al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is
 its style's quantile of the score. So HU are the style's by construction, also for a style never seen, and what is
 learned is where in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU
-are the style's exactly, but for pixels where two organs meet. Ranks have no useful derivative: in training, scores have
-the mean and the deviation of normal ones alone.
+are the style's exactly, but for pixels where two organs meet; and organs that are smoother than their style get grain.
+Ranks have no useful derivative: in training, scores have the mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .style_codes import CODE_SIZE, LEVELS
+from .style_codes import CODE_SIZE, LAGS, LEVELS, roughness
 
 _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
@@ -158,7 +158,9 @@ class StyleGenerator(nn.Module):
             scores, codes = normal_scores(score, shares), self.normalized.filled(codes)
             if self.training:
                 return in_style(scores, shares, codes)
-            return with_plain_borders(in_style(ranked(scores, shares), shares, codes), shares)
+            grain = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
+            x = in_style(ranked(scores, shares), shares, codes)
+            return with_plain_borders(with_grain(x, grain, shares, codes), shares)
 
 
 def surroundings(shares: Tensor) -> Tensor:
@@ -195,6 +197,33 @@ def ranked(scores: Tensor, shares: Tensor) -> Tensor:
             order = inside[image[inside].argsort(stable=True)]
             of_image[order] = torch.special.ndtri((torch.arange(len(order), device=order.device) + 0.5) / len(order))
     return result
+
+
+def with_grain(x: Tensor, grain: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
+    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with grain [N, 1, S, S] where it is smoother than the style.
+
+    A scanner's noise is white but for its kernel, which no network need learn: how much there is of it says the code,
+    by how much neighboring pixels of an organ differ. Grain is added to HU, as noise is, and organs are given back
+    their distribution by ranks: fat and muscle stay apart. In a style that is smoother than x, x stays as it is; so
+    does the outside.
+    """
+    labels, organs = shares.argmax(1), shares.shape[1]
+
+    def power(of: Tensor) -> Tensor:
+        """Of the differences between neighbors in each organ: [N, O]."""
+        rows = [roughness(image, at[None], organs, LAGS[0]) for image, at in zip(of, labels, strict=True)]
+        return torch.stack(rows).square()
+
+    def grained(amount: Tensor) -> Tensor:
+        added = torch.einsum("nohw,no->nhw", shares, amount.sqrt())[:, None] * grain
+        return in_style(ranked(x + added, shares), shares, codes)
+
+    missing = (codes[..., len(LEVELS)].square() - power(x)).clamp(min=0)
+    missing[:, 0] = 0
+    amount = missing / power(grain).clamp(min=1e-6)
+    reached = (power(grained(amount)) - power(x)).clamp(min=1e-9)  # ranks press together what grain has spread
+    x_grained = grained(amount * (missing / reached).clamp(0.25, 4))
+    return torch.where(torch.einsum("nohw,no->nhw", shares, missing)[:, None] > 0, x_grained, x)
 
 
 def with_plain_borders(x: Tensor, shares: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from CTStyleGenCore.style_generator import (
     normal_scores,
     ranked,
     surroundings,
+    with_grain,
     with_plain_borders,
 )
 
@@ -159,6 +160,21 @@ def test_in_use_hu_are_the_styles_exactly() -> None:
     x = G.eval()(y_of(labels), torch.randn(1, 200), codes)
     measured = measure_codes(x[0], labels, 6)
     torch.testing.assert_close(measured[1:5, : len(LEVELS)], codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.04)
+
+
+def test_what_is_smoother_than_its_style_gets_grain_and_keeps_its_hu() -> None:
+    torch.manual_seed(0)
+    labels = quarters(128)
+    shares, slope = OrganShares(GRAYS)(y_of(labels)), torch.linspace(-1, 1, 128).expand(1, 1, 128, 128)
+    codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02], roughness=0.02)
+    codes[:, 2, len(LEVELS) :] = 0  # a style as smooth as can be
+    x = in_style(ranked(slope, shares), shares, codes)
+    grained = with_grain(x, torch.randn(1, 1, 128, 128), shares, codes)
+    before, measured = (measure_codes(image[0], labels, 6) for image in (x, grained))
+    assert (before[[1, 3, 4], len(LEVELS)] < 0.01).all()
+    torch.testing.assert_close(measured[[1, 3, 4], len(LEVELS)], torch.full((3,), 0.02), rtol=0.1, atol=0)
+    torch.testing.assert_close(measured[1:5, : len(LEVELS)], before[1:5, : len(LEVELS)], rtol=0, atol=0.002)
+    assert torch.equal(grained[0, 0][labels[0] == 2], x[0, 0][labels[0] == 2])
 
 
 def test_borders_are_not_seamed_and_thin_organs_do_not_shrink() -> None:
