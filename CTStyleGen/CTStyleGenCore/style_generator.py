@@ -218,10 +218,11 @@ def with_grain(x: Tensor, grain: Tensor, shares: Tensor, codes: Tensor) -> Tenso
         added = torch.einsum("nohw,no->nhw", shares, amount.sqrt())[:, None] * grain
         return in_style(ranked(x + added, shares), shares, codes)
 
-    missing = (codes[..., len(LEVELS)].square() - power(x)).clamp(min=0)
+    has = power(x)
+    missing = (codes[..., len(LEVELS)].square() - has).clamp(min=0)
     missing[:, 0] = 0
     amount = missing / power(grain).clamp(min=1e-6)
-    reached = (power(grained(amount)) - power(x)).clamp(min=1e-9)  # ranks press together what grain has spread
+    reached = (power(grained(amount)) - has).clamp(min=1e-9)  # ranks press together what grain has spread
     x_grained = grained(amount * (missing / reached).clamp(0.25, 4))
     return torch.where(torch.einsum("nohw,no->nhw", shares, missing)[:, None] > 0, x_grained, x)
 
