@@ -18,10 +18,10 @@ from CTStyleGenCore.evaluation_report import WINDOWS
 from CTStyleGenCore.scores import noise_spectrum, spectrum_distance
 from CTStyleGenCore.slices import axial
 from CTStyleGenCore.synthesis import Look, Model
-from CTStyleGenCore.training_data import TrainingSlice, slice_codes, slices_at
+from CTStyleGenCore.training_data import TrainingSlice, fullest_slices, slice_codes, slices_at
 
 _APART = 2  # places at least, between a slice and those that its style is taken from
-_SLICES = 6  # with the most organs
+_SLICES = 6  # evenly over those with the most organs
 _MIN_AREA = 100  # pixels of an organ in a slice
 _COLUMNS = ("mean HU", "sharpness, HU", "noise to the target, dB", "noise elsewhere to the target, dB")
 
@@ -39,10 +39,9 @@ class Kernels:
 
 
 def made(model: Model, content: Case, style: Case) -> Iterator[Kernels]:
-    """For each of the slices with the most organs."""
+    """For slices spread over the patient."""
     contents, styles = (_slices(model, case) for case in (content, style))
-    organs = [len(one.labels.unique()) for one in contents]
-    for place in sorted(np.argsort(organs, kind="stable")[-_SLICES:].tolist()):
+    for place in fullest_slices(axial(content.labels), _SLICES):
         others = [one for n, one in enumerate(styles) if abs(n - place) >= _APART]
         look = Look(style.case_id, slice_codes([one.without_table() for one in others], model.anatomy)[None])
         result = model.synthesize(contents[place].labels[None], model.noise_code(0, place), look)[0].numpy()

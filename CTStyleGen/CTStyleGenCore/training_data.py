@@ -165,7 +165,7 @@ def load_training_data(
 
 def training_slices(case: Case, anatomy: Anatomy, size: int, count: int, hu: HuRange) -> list[TrainingSlice]:
     """``count`` axial slices of a case (all, if it has fewer), spread evenly over those that show the most organs."""
-    return slices_at(case, _fullest_slices(axial(case.labels), count), anatomy, size, hu)
+    return slices_at(case, fullest_slices(axial(case.labels), count), anatomy, size, hu)
 
 
 def slices_at(case: Case, places: Sequence[int], anatomy: Anatomy, size: int, hu: HuRange) -> list[TrainingSlice]:
@@ -189,7 +189,7 @@ def slice_codes(slices: Sequence[TrainingSlice], anatomy: Anatomy) -> Tensor:
     return measure_codes(x, labels, len(anatomy.organs))
 
 
-def _fullest_slices(labels: np.ndarray, count: int) -> list[int]:
+def fullest_slices(labels: np.ndarray, count: int) -> list[int]:
     """Indices of at most ``count`` slices of labels [K, H, W]: evenly spread over those with the most organs in them.
 
     If these are fewer than ``count``, slices with fewer organs are taken in as well.

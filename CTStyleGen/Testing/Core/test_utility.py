@@ -36,7 +36,7 @@ def test_it_runs_and_goes_on(data: Path, tmp_path: Path, thorax: Anatomy, capsys
     assert {row["arm"] for row in rows} == {"real", "expansion"} and all(0 <= row["dice"] <= 1 for row in rows)
     before = (output / "results.jsonl").read_text()
     times = {path: path.stat().st_mtime_ns for path in (output / "seed0-2").rglob("*") if path.is_file()}
-    utility.main(arguments)
+    utility.main([*arguments, "--arms", *utility.ARMS])
     assert (output / "results.jsonl").read_text().startswith(before)
     assert {row["arm"] for row in utility.read_results(output)} == set(utility.ARMS)
     assert {path: path.stat().st_mtime_ns for path in times} == times  # neither trained nor expanded again
