@@ -103,7 +103,7 @@ _STYLES = Preset(
     style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
     content_layers=(),
     # adversarial, moments, code, coarse
-    gradient_ratio=(0.2, 3.0, 6.0, 6.0),
+    gradient_ratio=(0.6, 3.0, 6.0, 6.0),
     generator_rate=2e-3,
     generator_betas=(0.0, 0.99),
     discriminator_rate=2e-3,

@@ -8,8 +8,8 @@ the style's to say, nor chance. Each block adds to a score of how bright each pi
 skips: Karras et al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is
 its style's quantile of the score. So HU are the style's by construction, also for a style never seen, and what is
 learned is where in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU
-are the style's exactly, but for pixels where two organs meet; and organs that are smoother than their style get grain.
-Ranks have no useful derivative: in training, scores have the mean and the deviation of normal ones alone.
+are the style's exactly, but for pixels where two organs meet; and organs get their style's grain. Ranks have no useful
+derivative: in training, scores have the mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -199,32 +199,44 @@ def ranked(scores: Tensor, shares: Tensor) -> Tensor:
     return result
 
 
-def with_grain(x: Tensor, grain: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with grain [N, 1, S, S] where it is smoother than the style.
+def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
+    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with the grain of the style; noise [N, 1, S, S].
 
     A scanner's noise is white but for its kernel, which no network need learn: how much there is of it says the code,
-    by how much neighboring pixels of an organ differ. Grain is added to HU, as noise is, and organs are given back
-    their distribution by ranks: fat and muscle stay apart. In a style that is smoother than x, x stays as it is; so
-    does the outside.
+    by how much neighboring pixels of an organ differ. Organs that are smoother get noise, those that are rougher are
+    smoothed; both in HU, and then organs are given back their distribution by ranks: fat and muscle stay apart. The
+    outside stays as it is.
     """
     labels, organs = shares.argmax(1), shares.shape[1]
+    smooth = smoothed(x, shares)
 
-    def power(of: Tensor) -> Tensor:
-        """Of the differences between neighbors in each organ: [N, O]."""
-        rows = [roughness(image, at[None], organs, LAGS[0]) for image, at in zip(of, labels, strict=True)]
-        return torch.stack(rows).square()
+    def differences(of: Tensor) -> Tensor:
+        """Between neighbors in each organ: [N, O]."""
+        return torch.stack([roughness(one, at[None], organs, LAGS[0]) for one, at in zip(of, labels, strict=True)])
 
-    def grained(amount: Tensor) -> Tensor:
-        added = torch.einsum("nohw,no->nhw", shares, amount.sqrt())[:, None] * grain
-        return in_style(ranked(x + added, shares), shares, codes)
+    def changed(deviation: Tensor, part: Tensor) -> Tensor:
+        """Noise of a deviation added to each organ, and a part of each smoothed, both [N, O]."""
+        added, less = (torch.einsum("nohw,no->nhw", shares, amount)[:, None] for amount in (deviation, part))
+        return in_style(ranked(torch.lerp(x, smooth, less) + added * noise, shares), shares, codes)
 
-    has = power(x)
-    missing = (codes[..., len(LEVELS)].square() - has).clamp(min=0)
-    missing[:, 0] = 0
-    amount = missing / power(grain).clamp(min=1e-6)
-    reached = (power(grained(amount)) - has).clamp(min=1e-9)  # ranks press together what grain has spread
-    x_grained = grained(amount * (missing / reached).clamp(0.25, 4))
-    return torch.where(torch.einsum("nohw,no->nhw", shares, missing)[:, None] > 0, x_grained, x)
+    has, asked = differences(x), codes[..., len(LEVELS)]
+    rougher = (has > asked).to(x.dtype)
+    missing = (asked.square() - has.square()).clamp(min=0)  # power of the noise that adds up to what is asked
+    deviation = missing.sqrt() / differences(noise).clamp(min=1e-3)
+    tried = differences(changed(deviation, rougher))
+    reached = (tried.square() - has.square()).clamp(min=1e-9)  # ranks press together what noise has spread
+    deviation = deviation * (missing / reached).clamp(0.25, 4).sqrt()
+    part = rougher * ((has - asked) / (has - tried).clamp(min=1e-6)).clamp(max=1)
+    inside = shares[:, 1:].sum(1, keepdim=True) > 0
+    return torch.where(inside, changed(deviation, part), x)
+
+
+def smoothed(x: Tensor, shares: Tensor) -> Tensor:
+    """x [N, 1, S, S], each pixel the mean of the 3 x 3 around it that are in its organ, binomial weights."""
+    weights = torch.tensor([1.0, 2.0, 1.0], device=x.device)
+    kernel = (weights[:, None] * weights).expand(shares.shape[1], 1, 3, 3)
+    sums, areas = (F.conv2d(values, kernel, padding=1, groups=shares.shape[1]) for values in (shares * x, shares))
+    return (shares * sums / areas.clamp(min=1)).sum(1, keepdim=True)
 
 
 def with_plain_borders(x: Tensor, shares: Tensor) -> Tensor:

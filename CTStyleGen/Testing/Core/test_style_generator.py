@@ -15,6 +15,7 @@ from CTStyleGenCore.style_generator import (
     in_style,
     normal_scores,
     ranked,
+    smoothed,
     surroundings,
     with_grain,
     with_plain_borders,
@@ -162,19 +163,30 @@ def test_in_use_hu_are_the_styles_exactly() -> None:
     torch.testing.assert_close(measured[1:5, : len(LEVELS)], codes[0, 1:5, : len(LEVELS)], rtol=0, atol=0.04)
 
 
-def test_what_is_smoother_than_its_style_gets_grain_and_keeps_its_hu() -> None:
+def test_organs_get_the_grain_of_their_style_and_keep_their_hu() -> None:
     torch.manual_seed(0)
     labels = quarters(128)
-    shares, slope = OrganShares(GRAYS)(y_of(labels)), torch.linspace(-1, 1, 128).expand(1, 1, 128, 128)
+    shares, noise = OrganShares(GRAYS)(y_of(labels)), torch.randn(2, 1, 1, 128, 128)
+    slope = torch.linspace(-1, 1, 128).expand(1, 1, 128, 128)
+    rough = torch.where(labels[:, None] == 2, slope + 0.3 * noise[0], slope)  # the second organ alone
     codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02], roughness=0.02)
-    codes[:, 2, len(LEVELS) :] = 0  # a style as smooth as can be
-    x = in_style(ranked(slope, shares), shares, codes)
-    grained = with_grain(x, torch.randn(1, 1, 128, 128), shares, codes)
+    x = in_style(ranked(rough, shares), shares, codes)
+    grained = with_grain(x, noise[1], shares, codes)
     before, measured = (measure_codes(image[0], labels, 6) for image in (x, grained))
-    assert (before[[1, 3, 4], len(LEVELS)] < 0.01).all()
-    torch.testing.assert_close(measured[[1, 3, 4], len(LEVELS)], torch.full((3,), 0.02), rtol=0.1, atol=0)
+    assert (before[[1, 3, 4], len(LEVELS)] < 0.01).all() and before[2, len(LEVELS)] > 0.03
+    torch.testing.assert_close(measured[1:5, len(LEVELS)], torch.full((4,), 0.02), rtol=0.15, atol=0)
     torch.testing.assert_close(measured[1:5, : len(LEVELS)], before[1:5, : len(LEVELS)], rtol=0, atol=0.002)
-    assert torch.equal(grained[0, 0][labels[0] == 2], x[0, 0][labels[0] == 2])
+    assert torch.equal(grained[0, 0][labels[0] == 0], x[0, 0][labels[0] == 0])
+
+
+def test_an_organ_is_smoothed_by_its_own_pixels_alone() -> None:
+    shares = torch.zeros(1, 2, 8, 8)
+    shares[0, 0, :, :4], shares[0, 1, :, 4:] = 1, 1
+    x = torch.where(shares[:, :1] > 0, -0.8, 0.1)
+    torch.testing.assert_close(smoothed(x, shares), x)
+    speck = x.clone()
+    speck[0, 0, 4, 6] = 0.9
+    assert smoothed(speck, shares)[0, 0, 4, 6].item() == pytest.approx(0.1 + 0.8 / 4)
 
 
 def test_borders_are_not_seamed_and_thin_organs_do_not_shrink() -> None:
