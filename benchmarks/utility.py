@@ -35,7 +35,7 @@ import SimpleITK as sitk
 import torch
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.cases import Case, read_case, write_volume
-from CTStyleGenCore.devices import Computing
+from CTStyleGenCore.devices import Computing, choose_precision
 from CTStyleGenCore.expansion import ExpansionOptions, expand
 from CTStyleGenCore.label_check import misfits
 from CTStyleGenCore.perceptual import FeatureWeights, load_weights
@@ -60,6 +60,7 @@ _PATIENTS = {  # of the cases whose patient has several
 _FOLDS = 3
 _TEST_SLICES = 4  # of each case
 _HU = HuRange()
+_PRECISION = choose_precision("auto", "cpu")  # as `train`'s, unless it is told otherwise
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def run(options: argparse.Namespace, seed: int, count: int) -> None:
         lines = []
         for repeat in range(options.repeats):
             own_seed = seed + 1000 * repeat
-            network = train_network(real, synthetic, share, len(anatomy.organs), options.network_steps, own_seed)
+            network = train_network(
+                real, synthetic, share, len(anatomy.organs), options.network_steps, own_seed, precision=_PRECISION
+            )
             rows = measure(network, {p: spread(slices[p], _TEST_SLICES) for p in test_patients}, anatomy)
             told = {"seed": seed, "slices": count, "arm": arm, "repeat": repeat}
             lines += [json.dumps(told | row) + "\n" for row in rows]
@@ -196,7 +199,13 @@ def expanded(
         preset = load_preset(options.preset)
         ids = tuple(sorted(path.name for path in cases.iterdir()))
         settings = TrainingOptions(
-            cases, ids, model, options.size, steps=options.generator_steps, seed=seed, computing=Computing()
+            cases,
+            ids,
+            model,
+            options.size,
+            steps=options.generator_steps,
+            seed=seed,
+            computing=Computing(precision=_PRECISION),
         )
         train(settings, preset, weights, lambda event: None, lambda: False)
     if not (data_set / "dataset.json").is_file():

@@ -22,6 +22,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from .devices import Computing, Precision
 from .slices import HuRange
 
 Pair = tuple[np.ndarray, np.ndarray]  # HU [S, S] and organ labels [S, S] of a slice
@@ -37,10 +38,11 @@ def train_network(
     steps: int,
     seed: int,
     progress: Callable[[], None] = lambda: None,
+    precision: Precision = "float32",
 ) -> torch.nn.Module:
     """A U-Net after ``steps`` of 8 augmented slices, a ``share`` of them synthetic; ``progress`` is called after each.
 
-    Slices all of one size, a multiple of 8.
+    Slices all of one size, a multiple of 8. On the CPU; ``precision`` is of its passes.
     """
     torch.manual_seed(seed)
     network = UNet(2, 1, organs, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=2)
@@ -55,7 +57,9 @@ def train_network(
         pairs = [augment({"image": _unit(hu)[None], "label": _tensor(labels)[None]}) for hu, labels in drawn]
         images, labels = (torch.stack([pair[key].as_tensor() for pair in pairs]) for key in ("image", "label"))
         optimizer.zero_grad()
-        loss(network(images), labels.round()).backward()
+        with Computing(precision=precision).passes():
+            logits = network(images)
+        loss(logits.float(), labels.round()).backward()
         optimizer.step()
         schedule.step()
         progress()
