@@ -291,31 +291,34 @@ def read_results(folder: Path) -> list[dict]:
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Mean Dice over organs, patients and seeds; the gain over "real", with 95 % intervals over patients."""
+    """Mean Dice over patients and the gain over "real", of all organs and of each, with 95 % intervals over patients."""
     lines = ["| real slices | arm | Dice | gain over real (95 %) | " + " | ".join(ORGANS) + " |"]
     lines.append("| --- | --- | --- | --- |" + " --- |" * len(ORGANS))
     for count in sorted({row["slices"] for row in rows}):
         of_count = [row for row in rows if row["slices"] == count]
-        base = by_patient(of_count, "real")
         for arm in ARMS:
-            mine = by_patient(of_count, arm)
-            if not mine:
+            if not (mine := by_patient(of_count, arm, ORGANS)):
                 continue
-            organs = [
-                f"{np.mean([r['dice'] for r in of_count if r['arm'] == arm and r['organ'] == o]):.3f}" for o in ORGANS
-            ]
-            gains = [mine[patient] - base[patient] for patient in mine if patient in base]
-            gain = "" if arm == "real" or not gains else "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(gains))
-            low_high = "{:.3f} ({:.3f} to {:.3f})".format(*interval(list(mine.values())))
-            lines.append(f"| {count} | {arm} | {low_high} | {gain} | {' | '.join(organs)} |")
+            cells = ["{:.3f} ({:.3f} to {:.3f})".format(*interval(list(mine.values()))), gain(of_count, arm, ORGANS)]
+            for organ in ORGANS:
+                dice = np.mean(list(by_patient(of_count, arm, [organ]).values()))
+                cells.append(f"{dice:.3f} {gain(of_count, arm, [organ])}".rstrip())
+            lines.append(f"| {count} | {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def by_patient(rows: Sequence[dict], arm: str) -> dict[str, float]:
-    """Patient -> mean Dice over organs and seeds."""
+def gain(rows: Sequence[dict], arm: str, organs: Sequence[str]) -> str:
+    """Of the arm's Dice over that of "real", and its interval; "" where there is none."""
+    mine, base = by_patient(rows, arm, organs), by_patient(rows, "real", organs)
+    gains = [mine[patient] - base[patient] for patient in mine if patient in base]
+    return "" if arm == "real" or not gains else "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(gains))
+
+
+def by_patient(rows: Sequence[dict], arm: str, organs: Sequence[str]) -> dict[str, float]:
+    """Patient -> mean Dice over the organs and the seeds."""
     found = defaultdict(list)
     for row in rows:
-        if row["arm"] == arm:
+        if row["arm"] == arm and row["organ"] in organs:
             found[row["patient"]].append(row["dice"])
     return {patient: float(np.mean(values)) for patient, values in found.items()}
 
