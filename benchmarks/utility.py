@@ -291,7 +291,7 @@ def read_results(folder: Path) -> list[dict]:
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Mean Dice over patients and the gain over "real", of all organs and of each, with 95 % intervals over patients."""
+    """Mean Dice over patients, and the gain over "real", of all organs and of each; 95 % intervals over patients."""
     lines = ["| real slices | arm | Dice | gain over real (95 %) | " + " | ".join(ORGANS) + " |"]
     lines.append("| --- | --- | --- | --- |" + " --- |" * len(ORGANS))
     for count in sorted({row["slices"] for row in rows}):
