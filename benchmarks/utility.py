@@ -76,7 +76,7 @@ class Slice:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    splits = [(seed, count) for count in sorted(options.slices, reverse=True) for seed in range(options.seeds)]
+    splits = [(seed, count) for count in sorted(options.slices, reverse=True) for seed in options.seeds]
     with ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (1,)) as processes:
         for done in as_completed([processes.submit(run, options, seed, count) for seed, count in splits]):
             done.result()
@@ -334,11 +334,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder with cases/")
     parser.add_argument("--output", type=Path, default=Path("utility"))
     parser.add_argument("--slices", type=int, nargs="+", default=[3, 5, 10], help="numbers of real slices")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["real", "painter", "expansion"])
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="splits that are worked on at once")
     parser.add_argument("--per-slice", type=int, default=12, help="synthetic images of each real slice")
-    parser.add_argument("--share", type=float, default=0.5, help="of synthetic slices in a step of the U-Net")
+    parser.add_argument("--share", type=float, default=0.25, help="of synthetic slices in a step of the U-Net")
     parser.add_argument("--amount", type=float, default=6.0, help="how far anatomy moves at most, in mm")
     parser.add_argument("--preset", default="styles")
     parser.add_argument("--generator-steps", type=int, default=400)

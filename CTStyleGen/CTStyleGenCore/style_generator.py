@@ -17,6 +17,7 @@ Shapes: N images in a batch, S their side in pixels, O organs.
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -98,12 +99,17 @@ class Waves(nn.Module):
         return (even - odd)[:, None]
 
 
+def _padding(side: int) -> Literal["replicate", "zeros"]:
+    """Zeros around a slice say how far a pixel is from its edges; where blocks have few pixels, that is a place."""
+    return "replicate" if side <= _LAYOUT else "zeros"
+
+
 class _Modulated(nn.Module):
     """Convolve, add noise, normalize each pixel, then scale and shift it as its organ's style says."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, side: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=_padding(side))
         self.by_style = nn.Linear(_STYLE_WIDTH, 3 * channels_out)  # scale, shift, gain of the noise
 
     def forward(self, h: Tensor, shares: Tensor, styles: Tensor, noise: Tensor | float) -> Tensor:
@@ -130,12 +136,14 @@ class StyleGenerator(nn.Module):
         )
         self.sides = [_BOTTOM << level for level in range(int(math.log2(size // _BOTTOM)) + 1)]
         widths = [max(24, min(128, 4096 // side)) for side in self.sides]
-        self.start = nn.Conv2d(organs, widths[0], 3, padding=1)
+        self.start = nn.Conv2d(organs, widths[0], 3, padding=1, padding_mode=_padding(_BOTTOM))
         self.waves = nn.ModuleDict({str(side): Waves(noise_size) for side in self.sides if side > _LAYOUT})
-        blocks = zip([widths[0], *widths], widths, strict=False)
-        self.enlarged = nn.ModuleList(_Modulated(a + organs, b) for a, b in blocks)
-        self.refined = nn.ModuleList(_Modulated(width, width) for width in widths)
-        self.scores = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for width in widths)
+        blocks = list(zip([widths[0], *widths], widths, self.sides, strict=False))
+        self.enlarged = nn.ModuleList(_Modulated(before + organs, width, side) for before, width, side in blocks)
+        self.refined = nn.ModuleList(_Modulated(width, width, side) for _, width, side in blocks)
+        self.scores = nn.ModuleList(
+            nn.Conv2d(width, 1, 3, padding=1, padding_mode=_padding(side)) for _, width, side in blocks
+        )
 
     def forward(self, y: Tensor, z: Tensor, codes: Tensor) -> Tensor:
         """y [N, 1, S, S] in [-1, 1], z [N, noise_size], codes [N, O, CODE_SIZE], NaN: missing -> x [N, 1, S, S]."""
@@ -150,7 +158,7 @@ class StyleGenerator(nn.Module):
             here = F.adaptive_avg_pool2d(shares, side)
             told, noise = (styles, self.waves[str(side)](z, side)) if side > _LAYOUT else (by_organ, 0.0)
             near = F.interpolate(around, size=(side, side), mode="bilinear", antialias=True)
-            h = torch.cat([F.interpolate(h, size=(side, side), mode="nearest"), near], dim=1)
+            h = torch.cat([F.interpolate(h, size=(side, side), mode="bilinear"), near], dim=1)
             h = enlarged(h, here, told, noise)
             h = refined(h, here, told, noise)
             score = F.interpolate(score, size=(side, side), mode="bilinear") + scored(h).float()
