@@ -8,8 +8,8 @@ the style's to say, nor chance. Each block adds to a score of how bright each pi
 skips: Karras et al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is
 its style's quantile of the score. So HU are the style's by construction, also for a style never seen, and what is
 learned is where in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU
-are the style's exactly, but for pixels where two organs meet; and organs get their style's grain. Ranks have no useful
-derivative: in training, scores have the mean and the deviation of normal ones alone.
+are the style's exactly; those between two organs' lie where they meet, and organs get their style's grain. Ranks have
+no useful derivative: in training, scores have the mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -167,8 +167,8 @@ class StyleGenerator(nn.Module):
             if self.training:
                 return in_style(scores, shares, codes)
             grain = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
-            x = in_style(ranked(scores, shares), shares, codes)
-            return with_plain_borders(with_grain(x, grain, shares, codes), shares)
+            x = with_borders(in_style(ranked(scores, shares), shares, codes), shares)
+            return with_grain(by_rank(x, shares, codes), grain, shares, codes)
 
 
 def surroundings(shares: Tensor) -> Tensor:
@@ -207,6 +207,11 @@ def ranked(scores: Tensor, shares: Tensor) -> Tensor:
     return result
 
 
+def by_rank(x: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
+    """x [N, 1, S, S] with its organs' HU as styles have them, codes [N, O, CODE_SIZE]; their order and outside stay."""
+    return torch.where(shares[:, :1] > 0, x, in_style(ranked(x, shares), shares, codes))
+
+
 def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
     """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with the grain of the style; noise [N, 1, S, S].
 
@@ -225,7 +230,7 @@ def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tenso
     def changed(deviation: Tensor, part: Tensor) -> Tensor:
         """Noise of a deviation added to each organ, and a part of each smoothed, both [N, O]."""
         added, less = (torch.einsum("nohw,no->nhw", shares, amount)[:, None] for amount in (deviation, part))
-        return in_style(ranked(torch.lerp(x, smooth, less) + added * noise, shares), shares, codes)
+        return by_rank(torch.where(shares[:, :1] > 0, x, torch.lerp(x, smooth, less) + added * noise), shares, codes)
 
     has, asked = differences(x), codes[..., len(LEVELS)]
     rougher = (has > asked).to(x.dtype)
@@ -235,30 +240,34 @@ def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tenso
     reached = (tried.square() - has.square()).clamp(min=1e-9)  # ranks press together what noise has spread
     deviation = deviation * (missing / reached).clamp(0.25, 4).sqrt()
     part = rougher * ((has - asked) / (has - tried).clamp(min=1e-6)).clamp(max=1)
-    inside = shares[:, 1:].sum(1, keepdim=True) > 0
-    return torch.where(inside, changed(deviation, part), x)
+    return changed(deviation, part)
 
 
 def smoothed(x: Tensor, shares: Tensor) -> Tensor:
     """x [N, 1, S, S], each pixel the mean of the 3 x 3 around it that are in its organ, binomial weights."""
-    weights = torch.tensor([1.0, 2.0, 1.0], device=x.device)
-    kernel = (weights[:, None] * weights).expand(shares.shape[1], 1, 3, 3)
-    sums, areas = (F.conv2d(values, kernel, padding=1, groups=shares.shape[1]) for values in (shares * x, shares))
-    return (shares * sums / areas.clamp(min=1)).sum(1, keepdim=True)
+    sums, areas = _binomial(shares * x), _binomial(shares)
+    return (shares * sums / areas.clamp(min=1e-6)).sum(1, keepdim=True)
 
 
-def with_plain_borders(x: Tensor, shares: Tensor) -> Tensor:
-    """x [N, 1, S, S] with the median of 3 x 3 pixels in every pixel that has one of another organ beside it.
+def with_borders(x: Tensor, shares: Tensor) -> Tensor:
+    """x [N, 1, S, S], in every pixel that has one of another organ beside it some of both, as in a scanner's.
 
-    Where a scanner's pixel has some of two organs, its HU is between theirs. Every organ has such HU, but nobody knows
-    which of two pixels across a border has them: both would, and borders be seamed. Organs that are mostly border, such
-    as ribs, would grow thin, and stay as they are.
+    Every organ has HU between its own and its neighbors'. Ranks then put them there; left to the generator, which can't
+    know in which of two pixels across a border they are, they would seam it with dots. Organs that are mostly border,
+    such as ribs, would grow thin, and stay as they are.
     """
     alone = F.avg_pool2d(shares, 3, stride=1, padding=1, count_include_pad=False) == 1
     border = shares * ~alone  # [N, O, S, S]
     thick = border.sum((2, 3), keepdim=True) <= _BORDER_SHARE * shares.sum((2, 3), keepdim=True)
-    around = F.unfold(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3).view(len(x), 9, *x.shape[2:])
-    return torch.where((border * thick).sum(1, keepdim=True) > 0, around.median(1, keepdim=True).values, x)
+    blended = _binomial(F.pad(x, (1, 1, 1, 1), mode="replicate"))[..., 1:-1, 1:-1]
+    return torch.where((border * thick).sum(1, keepdim=True) > 0, blended, x)
+
+
+def _binomial(x: Tensor) -> Tensor:
+    """x [N, C, S, S] averaged over 3 x 3 pixels, those in the middle weighing more; 0 beyond the edges."""
+    weights = torch.tensor([0.25, 0.5, 0.25], device=x.device)
+    kernel = (weights[:, None] * weights).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
 
 
 def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from CTStyleGenCore.style_generator import (
     ranked,
     smoothed,
     surroundings,
+    with_borders,
     with_grain,
-    with_plain_borders,
 )
 
 THORAX = load_anatomy("thorax")
@@ -206,21 +206,28 @@ def test_an_organ_is_smoothed_by_its_own_pixels_alone() -> None:
     assert smoothed(speck, shares)[0, 0, 4, 6].item() == pytest.approx(0.1 + 0.8 / 4)
 
 
-def test_borders_are_not_seamed_and_thin_organs_do_not_shrink() -> None:
-    """Two organs with a seam of dark and bright pixels between them, and a rib two pixels wide in the second."""
-    shares = torch.zeros(1, 3, 16, 16)
-    shares[0, 1, :, :8], shares[0, 2, :, 8:] = 1, 1
-    shares[0, 0, 4:6, 10:14], shares[0, 2, 4:6, 10:14] = 1, 0
-    seamed = torch.full((1, 1, 16, 16), -0.8)
-    seamed[..., 8:] = 0.2
-    clean = seamed.clone()
-    clean[..., 4:6, 10:14] = seamed[..., 4:6, 10:14] = 0.9
-    seamed[..., 7], seamed[..., 8] = 0.1, -0.7
-    plain = with_plain_borders(seamed, shares)
-    assert ((plain[..., 7:9] >= -0.8) & (plain[..., 7:9] <= 0.2)).all()
-    assert (plain[..., 7] <= plain[..., 8]).all(), "no dark line within the bright organ"
-    assert torch.equal(plain[..., 4:6, 10:14], clean[..., 4:6, 10:14])
-    assert torch.equal(plain[..., :6], clean[..., :6]) and torch.equal(plain[..., 15:], clean[..., 15:])
+def test_pixels_at_a_border_have_some_of_both_organs_but_those_of_thin_organs() -> None:
+    """Two organs, and in the second a rib two pixels wide."""
+    shares = torch.zeros(1, 3, 32, 32)
+    shares[0, 1, :, :16], shares[0, 2, :, 16:] = 1, 1
+    shares[0, 0, 8:10, 24:28], shares[0, 2, 8:10, 24:28] = 1, 0
+    x = torch.where(shares[:, 1:2] > 0, -0.8, 0.2)
+    x[..., 8:10, 24:28] = 0.9
+    blended = with_borders(x, shares)
+    torch.testing.assert_close(blended[0, 0, :, 14:18], torch.tensor([-0.8, -0.55, -0.05, 0.2]).expand(32, -1))
+    assert torch.equal(blended[..., 8:10, 24:28], x[..., 8:10, 24:28])
+    assert blended[0, 0, 8, 23].item() == pytest.approx(0.2 + 0.7 * 3 / 16)  # beside the rib's corner
+    assert torch.equal(blended[..., :14], x[..., :14]) and torch.equal(blended[..., 29:], x[..., 29:])
+
+
+def test_hu_between_two_organs_lie_where_they_meet() -> None:
+    """Lungs beside mediastinum, both with some HU toward the other's."""
+    labels, G = torch.full((1, 64, 64), 2), generator().eval()
+    labels[..., 32:] = 3
+    codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02])
+    codes[0, 2, len(LEVELS) - 4 : len(LEVELS)], codes[0, 3, :4] = -0.4, -0.3
+    x = G(y_of(labels), torch.randn(1, 200), codes)[0, 0]
+    assert x[:, 31].mean() > x[:, 28:31].mean() + 0.05 and x[:, 32].mean() < x[:, 33:36].mean() - 0.05
 
 
 def test_waves_are_band_limited_noise_that_says_nothing_of_the_place() -> None:
