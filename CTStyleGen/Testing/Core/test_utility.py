@@ -123,6 +123,9 @@ def test_intervals_and_the_table() -> None:
     ]
     table = utility.table(rows)
     assert "| 3 | real | 0.600" in table and "+0.100 (+0.100 to +0.100)" in table and "painter" not in table
+    assert "together" not in table
+    of_two = utility.table([*rows, *({**row, "slices": 5, "dice": row["dice"] + 0.1} for row in rows)])
+    assert "| 5 | real | 0.700" in of_two and "| together | expansion | 0.750" in of_two
 
 
 def test_learning_helps(thorax: Anatomy) -> None:
