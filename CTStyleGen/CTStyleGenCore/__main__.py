@@ -334,7 +334,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     )
     add("--size", type=int, default=512, help="side of the slices in pixels, a power of two (default: %(default)s)")
     length = train.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="passes over the slices (default: the preset's)")
+    length.add_argument("--epochs", type=int, help="passes over the slices (default: the preset's length)")
     length.add_argument("--steps", type=int, help="steps of --batch slices each, instead of epochs")
     add("--slices-per-case", type=int, metavar="K", help="slices to learn from of each case (default: the preset's)")
     add(

@@ -4,7 +4,6 @@ What a step computes is known. How fast this computer multiplies matrices is mea
 second. How much of that speed a step reaches was measured on one computer; on others it will be another share.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,13 +44,13 @@ def estimate(preset: Preset, size: int, steps: int, device: str) -> Estimate:
 
 
 def steps_of(preset: Preset, slices: Sequence[int], epochs: int | None, one_style: bool) -> int:
-    """The steps of a training with cases of so many slices each; epochs: None for the preset's.
+    """The steps of a training with cases of so many slices each; epochs: None for the preset's length.
 
     Where ``one_style`` is learned, the slices of its case are none to learn from; it is taken for an average case.
     """
     used = [min(count, preset.slices_per_case) for count in slices]
     contents = sum(used) * (len(used) - 1) / len(used) if one_style else sum(used)
-    return math.ceil((epochs or preset.epochs) * contents)
+    return preset.steps(contents, epochs)
 
 
 @cache

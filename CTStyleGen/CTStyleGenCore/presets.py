@@ -1,5 +1,6 @@
 """Training recipes by name. A preset is all that a training run does but its data, size and length."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ class Preset:
     average_steps: int = 1
     # Section 2.3: 100 epochs; one or two slices of each of 12 patients, 20 in all.
     epochs: int = 100
+    # Steps at least where no length is asked for: of few slices, an epoch is short. The paper doesn't say so.
+    least_steps: int = 1
     slices_per_case: int = 2
     style_slices: int = 1
 
@@ -58,6 +61,12 @@ class Preset:
     def style_bank(self) -> bool:
         """Whether its models take each organ's style when they are used, from a bank of style codes or any CT."""
         return self.generator == "styles"
+
+    def steps(self, slices: float, epochs: int | None = None, batch: int = 1) -> int:
+        """The steps of a training with so many slices, ``batch`` in each; epochs: None for the preset's length."""
+        if epochs:
+            return math.ceil(epochs * slices / batch)
+        return max(self.least_steps, math.ceil(self.epochs * slices / batch))
 
     def stages(self, size: int, steps: int) -> list[tuple[int, int]]:
         """How many of so many steps are made with how many pixels a side (side, steps), the model's own size last."""
@@ -113,6 +122,7 @@ _STYLES = Preset(
     growing_share=0.6,
     average_steps=200,
     epochs=60,
+    least_steps=1400,
     slices_per_case=10,
     style_slices=10,
 )

@@ -58,7 +58,7 @@ class TrainingOptions:
     styles: tuple[str, ...]  # case ids; none: all, for a preset that has a style bank
     output: Path
     size: int = 512
-    epochs: int | None = None  # None: the preset's
+    epochs: int | None = None  # None: the preset's length
     steps: int | None = None  # instead of epochs
     slices_per_case: int | None = None  # None: the preset's
     batch: int = 1  # slices of a step in each process
@@ -93,8 +93,7 @@ def train(
         report({"event": "notice", "message": doubt})
     description = _description(options, preset, weights, data, options.batch * ranks.count)
     trainer_of = StyleTrainer if preset.style_bank else Trainer
-    slices = (options.epochs or preset.epochs) * len(data.contents)
-    steps = options.steps or math.ceil(slices / (options.batch * ranks.count))
+    steps = options.steps or preset.steps(len(data.contents), options.epochs, options.batch * ranks.count)
     make = partial(trainer_of, preset, anatomy, weights, data, options.size, options.seed)
 
     def attempt(computing: Computing, resume: bool, report: Report) -> None:

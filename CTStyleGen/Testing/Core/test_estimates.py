@@ -14,6 +14,15 @@ def test_steps_are_those_of_the_training() -> None:
     assert steps_of(quick, [40, 40, 40], 3, one_style=False) == 3 * 30
 
 
+def test_few_slices_are_drawn_often_enough() -> None:
+    """Unless a number of epochs is asked for, and however many slices a step has; `paper` has its epochs alone."""
+    styles, paper = load_preset("styles"), load_preset("paper")
+    assert styles.steps(3) == styles.steps(20) == styles.steps(20, batch=8) == styles.least_steps > 60 * 20
+    assert styles.steps(100) == 60 * 100 and styles.steps(100, batch=3) == 60 * 100 / 3
+    assert styles.steps(3, epochs=5) == 15 and styles.steps(3, epochs=5, batch=2) == 8
+    assert paper.steps(3) == 300
+
+
 def test_growing_takes_less() -> None:
     """Steps with fewer pixels are there for sizes above 128 alone; none is lost, the last is of the own size."""
     styles = load_preset("styles")
