@@ -347,7 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=float, default=0.25, help="of synthetic slices in a step of the U-Net")
     parser.add_argument("--amount", type=float, default=6.0, help="how far anatomy moves at most, in mm")
     parser.add_argument("--preset", default="styles")
-    parser.add_argument("--generator-steps", type=int, default=400)
+    parser.add_argument("--generator-steps", type=int, help="default: the preset's")
     parser.add_argument("--network-steps", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=2, help="U-Nets of each arm")
     parser.add_argument("--size", type=int, default=128)
