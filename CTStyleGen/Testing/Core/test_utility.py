@@ -117,13 +117,16 @@ def test_intervals_and_the_table() -> None:
     assert 0.15 < high - low < 0.25  # 2 x 1.96 / 20
     rows = [
         {"seed": 0, "slices": 3, "arm": arm, "patient": patient, "organ": organ, "dice": dice}
-        for arm, dices in (("real", (0.5, 0.7)), ("expansion", (0.6, 0.8)))
+        for arm, dices in (("real", (0.5, 0.7)), ("painter", (0.55, 0.75)), ("expansion", (0.6, 0.8)))
         for patient, dice in zip("AB", dices, strict=True)
         for organ in utility.ORGANS
     ]
     table = utility.table(rows)
-    assert "| 3 | real | 0.600" in table and "+0.100 (+0.100 to +0.100)" in table and "painter" not in table
-    assert "together" not in table
+    told = {line.split(" | ")[1]: [cell.strip("| ") for cell in line.split(" | ")[3:6]] for line in table.splitlines()}
+    by = "{0} ({0} to {0})".format
+    assert told["real"] == ["", "", ""] and told["painter"] == [by("+0.050"), "", by("+0.050")]
+    assert told["expansion"] == [by("+0.100"), by("+0.050"), by("+0.100")]
+    assert "| 3 | real | 0.600" in table and "together" not in table and "mixed" not in table
     of_two = utility.table([*rows, *({**row, "slices": 5, "dice": row["dice"] + 0.1} for row in rows)])
     assert "| 5 | real | 0.700" in of_two and "| together | expansion | 0.750" in of_two
 
