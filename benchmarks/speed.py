@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -53,8 +53,8 @@ def main() -> None:
     options = parser.parse_args()
     computing = Computing(options.device, choose_precision(options.precision, options.device))
     if options.memory_of:
-        preset, *numbers = options.memory_of
-        print(json.dumps({"peak_bytes": peak_memory(load_preset(preset), *map(int, numbers), computing)}))
+        preset, (size, organs, slices) = load_preset(options.memory_of[0]), map(int, options.memory_of[1:])
+        print(json.dumps({"peak_bytes": peak_memory(preset, size, organs, slices, computing)}))
         return
     columns = {}
     for size in options.sizes:
@@ -79,7 +79,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median times of works done in turn, so that what else the machine does meets them all; after one for nothing."""
     for work in works.values():
         work()

@@ -142,10 +142,11 @@ def read_slices(folder: Path, anatomy: Anatomy, size: int) -> dict[str, list[Sli
 
 def _slices(case: Case, patient: str, anatomy: Anatomy, size: int) -> list[Slice]:
     hu, labels = axial(case.ct), axial(case.labels)
-    square = Square(*hu.shape[1:], size)
+    _, height, width = hu.shape
+    square = Square(height, width, size)
     small = square.of_values(torch.from_numpy(hu).float(), fill=_HU.low).round().numpy().astype(np.int16)
     small_labels = square.of_labels(torch.from_numpy(labels), len(anatomy.organs)).numpy().astype(np.uint8)
-    spacing = sitk.DICOMOrient(case.ct, "LPS").GetSpacing()[0] * max(hu.shape[1:]) / size
+    spacing = sitk.DICOMOrient(case.ct, "LPS").GetSpacing()[0] * max(height, width) / size
     wanted = {anatomy.organ(name).label for name in ORGANS}
     return [
         Slice(patient, values, organs, spacing)
@@ -348,7 +349,8 @@ def by_patient(rows: Sequence[dict], arm: str, organs: Sequence[str]) -> dict[st
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean, and its 95 % confidence interval by a bootstrap over the values."""
     drawn = np.random.default_rng(0).choice(values, (10000, len(values))).mean(1)
-    return float(np.mean(values)), *(float(bound) for bound in np.percentile(drawn, (2.5, 97.5)))
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(np.mean(values)), float(low), float(high)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -190,7 +190,7 @@ def _contact_sheet(folder: Path, codes: list[np.ndarray], grown: np.ndarray, gro
         for axis, image in zip(row[1:6], hu, strict=True):
             if image is not None:
                 axis.imshow(image, cmap="gray", vmin=-1200, vmax=400)
-        row[6].imshow(volumes[0][k].astype(float) - real[k], cmap="RdBu_r", vmin=-500, vmax=500)
+        row[6].imshow(hu[2].astype(float) - real[k], cmap="RdBu_r", vmin=-500, vmax=500)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
     axes[-1, 3].set_title("larger heart, code 1", fontsize=9)

@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         models.setModelsFolder(Path(folder) / "models")
-        styles = {"styles": ["clinic A", "clinic B", "low dose"], "style_codes": {}, "size": 256}
-        writeModel(models.modelsFolder() / "three clinics.ctstyle", **styles)
+        styles = ["clinic A", "clinic B", "low dose"]
+        writeModel(models.modelsFolder() / "three clinics.ctstyle", styles=styles, style_codes={}, size=256)
         volume, segmentation = _chest(Path(folder))
         views = {name: SliceView(name) for name in ("Red", "Green")}
         views["Red"].show(volume)
