@@ -4,19 +4,22 @@
         --weights ../shared/weights/vgg16_imagenet_caffe.safetensors --output utility
 
 For each seed the patients are split anew into eight to train with and four to test with (three seeds test each patient
-once). N real slices of the eight are all that the generator and the U-Net ever see. MONAI's U-Net is trained for
-equally many steps, with the same classic augmentation,
+once). A generator learns from ten slices of the eight, as one whose model is shared; the U-Net has N of them and what
+`expand` makes of these N with that model. ``--generator-slices 0``: the generator has the U-Net's slices alone. MONAI's
+U-Net is trained for equally many steps, with the same classic augmentation,
 
     real       on the N slices
     warped     on them and the same slices moved as `expand` moves their labels: new anatomy, without a generator
-    painter    on them and as many images as `expand` makes, whose organs are flat: mean and noise of a real slice's
+    painter    on them and as many images as `expand` makes, whose organs are flat: mean and noise of a slice's that the
+               generator has learned from
     expansion  on them and the images of `expand`
     mixed      on them and the images of `expand --mix`
 
 all but the first with the very same new labels, and measured by Dice per organ over slices of the four; `warped` and
 `mixed` on request. Slices whose reference fits their CT badly (`label_check`) are left out. A process of one thread
-works on a seed and an N. A run goes on where it was stopped; results.jsonl has a line a measurement, table.md the means
-and their confidence intervals by a bootstrap over patients.
+learns a generator, or works on a seed and an N. A run goes on where it was stopped; results.jsonl has a line a
+measurement, table.md the means and their confidence intervals: of Dice by a bootstrap over patients, of gains over
+splits (Student's t), as all patients of a split share generator and U-Nets.
 """
 
 import argparse
@@ -39,7 +42,7 @@ from CTStyleGenCore.cases import Case, read_case, write_volume
 from CTStyleGenCore.devices import Computing, choose_precision
 from CTStyleGenCore.expansion import ExpansionOptions, expand
 from CTStyleGenCore.label_check import misfits
-from CTStyleGenCore.perceptual import FeatureWeights, load_weights
+from CTStyleGenCore.perceptual import load_weights
 from CTStyleGenCore.presets import load_preset
 from CTStyleGenCore.scores import dice
 from CTStyleGenCore.segmenter import segment, train_network
@@ -47,6 +50,7 @@ from CTStyleGenCore.slices import HuRange, Square, axial
 from CTStyleGenCore.synthesis import Model
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.variation import Variations
+from scipy import stats
 
 ARMS = ("real", "warped", "painter", "expansion", "mixed")
 ORGANS = ("lungs", "mediastinum", "bone", "spinal canal")
@@ -62,6 +66,8 @@ _PATIENTS = {  # of the cases whose patient has several
 _FOLDS = 3
 _TEST_SLICES = 4  # of each case
 _HU = HuRange()
+_ANATOMY = load_anatomy("thorax")
+_CASES, _MODEL = "cases", "model.ctstyle"  # in the folder of a seed and a number of slices
 _PRECISION = choose_precision("auto", "cpu")  # as `train`'s, unless it is told otherwise
 
 
@@ -78,9 +84,19 @@ class Slice:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    splits = [(seed, count) for count in sorted(options.slices, reverse=True) for seed in options.seeds]
+    counts_of = defaultdict(list)  # seed and slices of a generator -> N of the U-Nets that it makes images for
+    for count in sorted(options.slices, reverse=True):
+        for seed in options.seeds:
+            if missing(options, seed, count):
+                counts_of[seed, options.generator_slices or count].append(count)
     with ProcessPoolExecutor(options.processes, get_context("spawn"), _begin_process) as processes:
-        for done in as_completed([processes.submit(run, options, seed, count) for seed, count in splits]):
+        learning = {processes.submit(learn, options, *known): known for known in counts_of}
+        running = []
+        for learned in as_completed(learning):
+            learned.result()
+            seed, known = learning[learned]
+            running += [processes.submit(run, options, seed, count, known) for count in counts_of[seed, known]]
+        for done in as_completed(running):
             done.result()
             (options.output / "table.md").write_text(table(read_results(options.output)) + "\n")
     print(table(read_results(options.output)))
@@ -98,32 +114,65 @@ def _begin_process() -> None:
     threading.Thread(target=end_too, daemon=True).start()
 
 
-def run(options: argparse.Namespace, seed: int, count: int) -> None:
-    """All arms of a seed and a number of slices that results.jsonl doesn't have yet."""
+def missing(options: argparse.Namespace, seed: int, count: int) -> list[str]:
+    """The arms that results.jsonl doesn't have yet."""
     there = {(row["seed"], row["slices"], row["arm"]) for row in read_results(options.output)}
-    missing = [arm for arm in options.arms if (seed, count, arm) not in there]
-    if not missing:
+    return [arm for arm in options.arms if (seed, count, arm) not in there]
+
+
+def learn(options: argparse.Namespace, seed: int, known: int) -> None:
+    """A generator from ``known`` slices of the seed's patients to train with, where one is needed and isn't there."""
+    folder = _folder(options, seed, known)
+    model = folder / _MODEL
+    if model.is_file() or options.arms == ["real"]:
         return
-    weights, anatomy = load_weights(options.features, options.weights), load_anatomy("thorax")
-    slices = read_slices(options.data / "cases", anatomy, options.size)
-    train_patients, test_patients = split(sorted(slices), seed)
+    slices, (train_patients, _) = _patients(options, seed)
+    _write_cases(folder / _CASES, choose(slices, train_patients, known))
+    settings = TrainingOptions(
+        folder / _CASES,
+        tuple(sorted(path.name for path in (folder / _CASES).iterdir())),
+        model,
+        options.size,
+        steps=options.generator_steps,
+        seed=seed,
+        computing=Computing(precision=_PRECISION),
+    )
+    weights = load_weights(options.features, options.weights)
+    train(settings, load_preset(options.preset), weights, lambda event: None, lambda: False)
+
+
+def run(options: argparse.Namespace, seed: int, count: int, known: int) -> None:
+    """The missing arms of a seed and a number of slices; the generator has learned from ``known``."""
+    slices, (train_patients, test_patients) = _patients(options, seed)
     chosen = choose(slices, train_patients, count)
-    folder = options.output / f"seed{seed}-{count}"
+    folder, model = _folder(options, seed, count), _folder(options, seed, known) / _MODEL
+    _write_cases(folder / _CASES, chosen)
     real = [(one.hu, one.labels) for one in chosen]
-    for arm in missing:
-        synthetic = [] if arm == "real" else images(arm, options, folder, chosen, seed, anatomy, weights)
+    looks = choose(slices, train_patients, known)
+    for arm in missing(options, seed, count):
+        synthetic = [] if arm == "real" else images(arm, options, folder, model, looks, seed)
         share = options.share if synthetic else 0.0
         lines = []
         for repeat in range(options.repeats):
             own_seed = seed + 1000 * repeat
             network = train_network(
-                real, synthetic, share, len(anatomy.organs), options.network_steps, own_seed, precision=_PRECISION
+                real, synthetic, share, len(_ANATOMY.organs), options.network_steps, own_seed, precision=_PRECISION
             )
-            rows = measure(network, {p: spread(slices[p], _TEST_SLICES) for p in test_patients}, anatomy)
+            rows = measure(network, {p: spread(slices[p], _TEST_SLICES) for p in test_patients}, _ANATOMY)
             told = {"seed": seed, "slices": count, "arm": arm, "repeat": repeat}
             lines += [json.dumps(told | row) + "\n" for row in rows]
         with (options.output / "results.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(lines))
+
+
+def _folder(options: argparse.Namespace, seed: int, count: int) -> Path:
+    return options.output / f"seed{seed}-{count}"
+
+
+def _patients(options: argparse.Namespace, seed: int) -> tuple[dict[str, list[Slice]], tuple[list[str], list[str]]]:
+    """All slices, by patient; and the patients to train with and to test with."""
+    slices = read_slices(options.data / "cases", _ANATOMY, options.size)
+    return slices, split(sorted(slices), seed)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -181,51 +230,25 @@ def spread(slices: Sequence[Slice], count: int) -> list[Slice]:
 
 
 def images(
-    arm: str,
-    options: argparse.Namespace,
-    folder: Path,
-    chosen: Sequence[Slice],
-    seed: int,
-    anatomy: Anatomy,
-    weights: FeatureWeights,
+    arm: str, options: argparse.Namespace, folder: Path, model: Path, looks: Sequence[Slice], seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """An arm's synthetic images and their labels."""
-    data_set = expanded(options, folder, chosen, seed, weights, arm == "mixed")
+    """An arm's synthetic images and their labels. ``looks``: the slices that the generator has learned from."""
+    data_set = expanded(options, folder, model, seed, arm == "mixed")
     rows = read_manifest(data_set)
     if arm == "warped":
-        return warped(folder / "cases", rows, anatomy)
+        return warped(folder / _CASES, rows, _ANATOMY)
     made = [(_array(data_set / row["image"]), _array(data_set / row["label"])) for row in rows]
-    return painted(chosen, [labels for _, labels in made], anatomy, seed) if arm == "painter" else made
+    return painted(looks, [labels for _, labels in made], _ANATOMY, seed) if arm == "painter" else made
 
 
-def expanded(
-    options: argparse.Namespace,
-    folder: Path,
-    chosen: Sequence[Slice],
-    seed: int,
-    weights: FeatureWeights,
-    mix: bool,
-) -> Path:
-    """The data set that a generator, trained on the slices chosen alone, and `expand` make of them."""
-    cases, model, data_set = folder / "cases", folder / "model.ctstyle", folder / ("mixed" if mix else "dataset")
-    if not cases.is_dir():
-        _write_cases(cases, chosen)
-    if not model.is_file():
-        preset = load_preset(options.preset)
-        ids = tuple(sorted(path.name for path in cases.iterdir()))
-        settings = TrainingOptions(
-            cases,
-            ids,
-            model,
-            options.size,
-            steps=options.generator_steps,
-            seed=seed,
-            computing=Computing(precision=_PRECISION),
-        )
-        train(settings, preset, weights, lambda event: None, lambda: False)
+def expanded(options: argparse.Namespace, folder: Path, model: Path, seed: int, mix: bool) -> Path:
+    """The data set that `expand` makes of the folder's cases."""
+    data_set = folder / ("mixed" if mix else "dataset")
     if not (data_set / "dataset.json").is_file():
         resume = (data_set / "plan.json").is_file()
-        asked = ExpansionOptions(cases, options.per_slice, data_set, options.amount, seed, mix=mix, resume=resume)
+        asked = ExpansionOptions(
+            folder / _CASES, options.per_slice, data_set, options.amount, seed, mix=mix, resume=resume
+        )
         expand(asked, Model(model, "cpu"), lambda event: None, lambda: False)
     return data_set
 
@@ -253,6 +276,8 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _write_cases(folder: Path, chosen: Sequence[Slice]) -> None:
+    if folder.is_dir():
+        return
     for number, one in enumerate(chosen):
         (folder / f"{one.patient}-{number}").mkdir(parents=True)
         for values, name in ((one.hu, "ct.nrrd"), (one.labels, "labels.nrrd")):
@@ -307,7 +332,7 @@ def read_results(folder: Path) -> list[dict]:
 
 def table(rows: Sequence[dict]) -> str:
     """Mean Dice over patients, and the gain over "real" and the painter, of all organs, of all but the spinal canal (a
-    few pixels at this size, which make most of the noise), and of each; 95 % intervals over patients.
+    few pixels at this size, which make most of the noise), and of each; 95 % intervals.
 
     By the number of real slices, and of all numbers together.
     """
@@ -331,10 +356,20 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def gain(rows: Sequence[dict], arm: str, organs: Sequence[str], base: str = "real") -> str:
-    """Of the arm's Dice over that of the base, and its interval; "" where there is none."""
-    mine, its = by_patient(rows, arm, organs), by_patient(rows, base, organs)
-    gains = [mine[patient] - its[patient] for patient in mine if patient in its]
-    return "" if arm in ("real", base) or not gains else "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(gains))
+    """Of the arm's Dice over that of the base: the mean of the splits' and its interval; "" where there is none."""
+    gains = []
+    for seed in sorted({row["seed"] for row in rows}):
+        own = [row for row in rows if row["seed"] == seed]
+        mine, its = by_patient(own, arm, organs), by_patient(own, base, organs)
+        if both := mine.keys() & its.keys():
+            gains.append(np.mean([mine[patient] - its[patient] for patient in both]))
+    if arm in ("real", base) or not gains:
+        return ""
+    mean = float(np.mean(gains))
+    if len(gains) == 1:
+        return f"{mean:+.3f}"
+    low, high = mean + stats.t.ppf([0.025, 0.975], len(gains) - 1) * stats.sem(gains)
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def by_patient(rows: Sequence[dict], arm: str, organs: Sequence[str]) -> dict[str, float]:
@@ -364,6 +399,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-slice", type=int, default=12, help="synthetic images of each real slice")
     parser.add_argument("--share", type=float, default=0.25, help="of synthetic slices in a step of the U-Net")
     parser.add_argument("--amount", type=float, default=6.0, help="how far anatomy moves at most, in mm")
+    parser.add_argument(
+        "--generator-slices", type=int, default=10, help="that the generator learns from; 0: the U-Net's alone"
+    )
     parser.add_argument("--preset", default="styles")
     parser.add_argument("--generator-steps", type=int, help="default: the preset's")
     parser.add_argument("--network-steps", type=int, default=400)

@@ -29,13 +29,24 @@ def drawn(patient: str, seed: int = 0, size: int = 32) -> Slice:
 def test_it_runs_and_goes_on(data: Path, tmp_path: Path, thorax: Anatomy, capsys: pytest.CaptureFixture) -> None:
     output = tmp_path / "out"
     sizes = ("--slices", "2", "--seeds", "0", "--per-slice", "2", "--size", "64", "--amount", "2")
-    steps = ("--generator-steps", "1", "--network-steps", "2", "--features", "random", "--preset", "styles")
+    steps = (
+        "--generator-slices",
+        "3",
+        "--generator-steps",
+        "1",
+        "--network-steps",
+        "2",
+        "--features",
+        "random",
+        "--preset",
+        "styles",
+    )
     arguments = ["--data", str(data), "--output", str(output), *sizes, *steps]
     utility.main([*arguments, "--arms", "real", "expansion"])
     rows = utility.read_results(output)
     assert {row["arm"] for row in rows} == {"real", "expansion"} and all(0 <= row["dice"] <= 1 for row in rows)
     before = (output / "results.jsonl").read_text()
-    times = {path: path.stat().st_mtime_ns for path in (output / "seed0-2").rglob("*") if path.is_file()}
+    times = {path: path.stat().st_mtime_ns for path in output.glob("seed0-?/**/*") if path.is_file()}
     utility.main([*arguments, "--arms", *utility.ARMS])
     assert (output / "results.jsonl").read_text().startswith(before)
     assert {row["arm"] for row in utility.read_results(output)} == set(utility.ARMS)
@@ -52,8 +63,17 @@ def test_it_runs_and_goes_on(data: Path, tmp_path: Path, thorax: Anatomy, capsys
         assert np.array_equal(labels, label) and not np.array_equal(hu, ct)
         assert abs(hu[labels == 2].mean() - HU[2]) < 150  # the CT has moved with the labels; at borders it is mixed
     seen = {row["patient"] for row in rows}
-    trained = {path.name.rpartition("-")[0] for path in (output / "seed0-2" / "cases").iterdir()}
-    assert seen and trained and not seen & trained
+    assert (output / "seed0-3" / "model.ctstyle").is_file() and not (output / "seed0-2" / "model.ctstyle").exists()
+    generators, networks = ({path.name for path in (output / of / "cases").iterdir()} for of in ("seed0-3", "seed0-2"))
+    assert len(generators) == 3 and len(networks) == 2 and networks < generators
+    assert seen and not seen & {name.rpartition("-")[0] for name in generators}
+
+
+def test_a_generator_of_the_same_slices(data: Path, tmp_path: Path) -> None:
+    size = ("--slices", "2", "--seeds", "0", "--per-slice", "1", "--size", "64", "--generator-slices", "0")
+    steps = ("--generator-steps", "1", "--network-steps", "1", "--features", "random", "--repeats", "1")
+    utility.main(["--data", str(data), "--output", str(tmp_path), *size, *steps, "--arms", "expansion"])
+    assert (tmp_path / "seed0-2" / "model.ctstyle").is_file()
 
 
 def test_patients_are_split_whole(data: Path, thorax: Anatomy) -> None:
@@ -123,12 +143,22 @@ def test_intervals_and_the_table() -> None:
     ]
     table = utility.table(rows)
     told = {line.split(" | ")[1]: [cell.strip("| ") for cell in line.split(" | ")[3:6]] for line in table.splitlines()}
-    by = "{0} ({0} to {0})".format
-    assert told["real"] == ["", "", ""] and told["painter"] == [by("+0.050"), "", by("+0.050")]
-    assert told["expansion"] == [by("+0.100"), by("+0.050"), by("+0.100")]
+    assert told["real"] == ["", "", ""] and told["painter"] == ["+0.050", "", "+0.050"]  # one split: no interval
+    assert told["expansion"] == ["+0.100", "+0.050", "+0.100"]
     assert "| 3 | real | 0.600" in table and "together" not in table and "mixed" not in table
     of_two = utility.table([*rows, *({**row, "slices": 5, "dice": row["dice"] + 0.1} for row in rows)])
     assert "| 5 | real | 0.700" in of_two and "| together | expansion | 0.750" in of_two
+
+
+def test_a_gain_is_as_sure_as_its_splits_agree() -> None:
+    dices = {"real": (0.5, 0.5, 0.5), "expansion": (0.6, 0.5, 0.7)}
+    rows = [
+        {"seed": seed, "slices": 3, "arm": arm, "patient": patient, "organ": "bone", "dice": dice}
+        for arm, of_seeds in dices.items()
+        for seed, dice in enumerate(of_seeds)
+        for patient in "AB"  # of one split: two patients tell no more than one
+    ]
+    assert utility.gain(rows, "expansion", ["bone"]) == "+0.100 (-0.148 to +0.348)"  # 4.303 * 0.1 / sqrt(3)
 
 
 def test_learning_helps(thorax: Anatomy) -> None:
