@@ -18,7 +18,7 @@ demo: venv
 	$(BIN)/python -m tools.demo demo
 
 test: venv lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check
