@@ -356,13 +356,17 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def gain(rows: Sequence[dict], arm: str, organs: Sequence[str], base: str = "real") -> str:
-    """Of the arm's Dice over that of the base: the mean of the splits' and its interval; "" where there is none."""
+    """Of the arm's Dice over that of the base: the mean of the splits' and its interval; "" where there is none.
+
+    Of splits and numbers of slices that both have.
+    """
+    mine, its = ({(row["seed"], row["slices"]) for row in rows if row["arm"] == one} for one in (arm, base))
     gains = []
-    for seed in sorted({row["seed"] for row in rows}):
-        own = [row for row in rows if row["seed"] == seed]
-        mine, its = by_patient(own, arm, organs), by_patient(own, base, organs)
-        if both := mine.keys() & its.keys():
-            gains.append(np.mean([mine[patient] - its[patient] for patient in both]))
+    for seed in sorted({seed for seed, _ in mine & its}):
+        own = [row for row in rows if row["seed"] == seed and (seed, row["slices"]) in mine & its]
+        of_arm, of_base = by_patient(own, arm, organs), by_patient(own, base, organs)
+        if of_arm:
+            gains.append(np.mean([dice - of_base[patient] for patient, dice in of_arm.items()]))
     if arm in ("real", base) or not gains:
         return ""
     mean = float(np.mean(gains))
