@@ -29,19 +29,8 @@ def drawn(patient: str, seed: int = 0, size: int = 32) -> Slice:
 def test_it_runs_and_goes_on(data: Path, tmp_path: Path, thorax: Anatomy, capsys: pytest.CaptureFixture) -> None:
     output = tmp_path / "out"
     sizes = ("--slices", "2", "--seeds", "0", "--per-slice", "2", "--size", "64", "--amount", "2")
-    steps = (
-        "--generator-slices",
-        "3",
-        "--generator-steps",
-        "1",
-        "--network-steps",
-        "2",
-        "--features",
-        "random",
-        "--preset",
-        "styles",
-    )
-    arguments = ["--data", str(data), "--output", str(output), *sizes, *steps]
+    steps = ("--generator-steps", "1", "--network-steps", "2", "--features", "random", "--preset", "styles")
+    arguments = ["--data", str(data), "--output", str(output), *sizes, *steps, "--generator-slices", "3"]
     utility.main([*arguments, "--arms", "real", "expansion"])
     rows = utility.read_results(output)
     assert {row["arm"] for row in rows} == {"real", "expansion"} and all(0 <= row["dice"] <= 1 for row in rows)
