@@ -19,7 +19,8 @@ all but the first with the very same new labels, and measured by Dice per organ 
 `mixed` on request. Slices whose reference fits their CT badly (`label_check`) are left out. A process of one thread
 learns a generator, or works on a seed and an N. A run goes on where it was stopped; results.jsonl has a line a
 measurement, table.md the means and their confidence intervals: of Dice by a bootstrap over patients, of gains over
-splits (Student's t), as all patients of a split share generator and U-Nets.
+splits (Student's t, and Wilcoxon's signed-rank test, as a few splits gain much and most a little), as all patients of a
+split share generator and U-Nets.
 """
 
 import argparse
@@ -65,6 +66,7 @@ _PATIENTS = {  # of the cases whose patient has several
 }
 _FOLDS = 3
 _TEST_SLICES = 4  # of each case
+_SURE = 6  # splits; of fewer p can't be below 0.05
 _HU = HuRange()
 _ANATOMY = load_anatomy("thorax")
 _CASES, _MODEL = "cases", "model.ctstyle"  # in the folder of a seed and a number of slices
@@ -356,9 +358,9 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def gain(rows: Sequence[dict], arm: str, organs: Sequence[str], base: str = "real") -> str:
-    """Of the arm's Dice over that of the base: the mean of the splits' and its interval; "" where there is none.
+    """Of the arm's Dice over that of the base: the mean of the splits', its interval, and p; "" where there is none.
 
-    Of splits and numbers of slices that both have.
+    Of splits and numbers of slices that both have. p: Wilcoxon's signed-rank test, two-sided, of _SURE splits at least.
     """
     mine, its = ({(row["seed"], row["slices"]) for row in rows if row["arm"] == one} for one in (arm, base))
     gains = []
@@ -373,7 +375,10 @@ def gain(rows: Sequence[dict], arm: str, organs: Sequence[str], base: str = "rea
     if len(gains) == 1:
         return f"{mean:+.3f}"
     low, high = mean + stats.t.ppf([0.025, 0.975], len(gains) - 1) * stats.sem(gains)
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    told = f"{low:+.3f} to {high:+.3f}"
+    if len(gains) >= _SURE and any(gains):
+        told += f"; p {stats.wilcoxon(gains).pvalue:.2g}"
+    return f"{mean:+.3f} ({told})"
 
 
 def by_patient(rows: Sequence[dict], arm: str, organs: Sequence[str]) -> dict[str, float]:

@@ -148,6 +148,8 @@ def test_a_gain_is_as_sure_as_its_splits_agree() -> None:
         for patient in "AB"  # of one split: two patients tell no more than one
     ]
     assert utility.gain(rows, "expansion", ["bone"]) == "+0.100 (-0.148 to +0.348)"  # 4.303 * 0.1 / sqrt(3)
+    six = [{**row, "seed": row["seed"] + 3 * again} for row in rows for again in (0, 1)]
+    assert utility.gain(six, "expansion", ["bone"]).endswith("; p 0.12)")  # four gains, no loss: 2 / 2 ** 4
     more = [{**row, "slices": 5, "dice": 0.9} for row in rows if row["arm"] == "real"]  # with no expansion as yet
     assert utility.gain(rows + more, "expansion", ["bone"]) == utility.gain(rows, "expansion", ["bone"])
 
