@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.errors import InputError
+from phantoms import write_cases
 
 Refused = Callable[..., str]  # what the fixture `refused` gives
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # turned about the body's axis
@@ -26,6 +27,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: no real cases here")
     return folder
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small cases, A, B and C, for a file's tests."""
+    return write_cases(tmp_path_factory.mktemp("cases"))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from CTStyleGenCore.ranks import Ranks, launched
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.trainer import Trainer
 from CTStyleGenCore.training_data import load_training_data
-from phantoms import chest, write_cases
+from phantoms import chest
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without torch.distributed")
@@ -43,11 +43,6 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess:
 def train_arguments(cases: Path, output: Path, *more: object) -> list[str]:
     common = ("--style", "A", "--features", "random", "--size", 64, "--device", "cpu", "--precision", "float32")
     return [*map(str, ("train", "--cases", cases, *common, "--output", output, "--json", *more))]
-
-
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases(tmp_path_factory.mktemp("cases"))
 
 
 # A step of training in every process; the first one keeps what it has learned.

@@ -29,16 +29,11 @@ from CTStyleGenCore.networks import Generator
 from CTStyleGenCore.synthesis import Model, mark_synthetic, synthesize_volume
 from CTStyleGenCore.trainer import Trainer
 from CTStyleGenCore.worker import Worker
-from phantoms import chest, write_cases
-from test_never_lost import one_thread, posix, started, step_of, train_arguments, wait_until  # noqa: F401 - a fixture
+from phantoms import chest
+from test_never_lost import posix, started, step_of, train_arguments, wait_until
 from test_worker import Child, card, synthesis
 
 STILL = ("--amount", 0, "--per-case", 3)
-
-
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases(tmp_path_factory.mktemp("cases"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A training that lacks memory goes on with less. "cpu:0" stands for a GPU here: PyTorch computes on it as on "cpu"."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,25 +16,10 @@ from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.trainer import Trainer
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.training_data import load_training_data
-from phantoms import write_cases
 from torch import Tensor
 
 GPU = "cpu:0"
 Events = list[dict]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Slices of 64 pixels are too small to share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases(tmp_path_factory.mktemp("cases"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +20,9 @@ from CTStyleGenCore.errors import is_out_of_memory
 from CTStyleGenCore.files import written_beside
 from CTStyleGenCore.model_file import read_weights
 from CTStyleGenCore.trainer import Trainer
-from phantoms import chest, write_cases
+from phantoms import chest
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and limits")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Slices of 64 pixels are too small to share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases(tmp_path_factory.mktemp("cases"))
 
 
 def train_arguments(cases: Path, output: Path, *more: object) -> list[str]:

@@ -1,7 +1,7 @@
 """The preset styles: that a run learns looks it can give at use, resumes, shares a batch, and what its model offers."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,25 +30,11 @@ from CTStyleGenCore.style_trainer import StyleTrainer
 from CTStyleGenCore.synthesis import Model, synthesize_volume
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.training_data import TrainingData, load_training_data
-from phantoms import HU, chest, write_case, write_cases
+from phantoms import HU, chest, write_case
 
 # Shallow features: a step of a third of the time.
 STYLES = replace(load_preset("styles"), style_layers=("relu1_1", "relu2_1"))
 THORAX = load_anatomy("thorax")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Slices of 64 pixels are too small to share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases(tmp_path_factory.mktemp("cases"))
 
 
 @pytest.fixture(scope="module")

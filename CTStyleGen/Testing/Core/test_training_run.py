@@ -31,11 +31,6 @@ PAPER = load_preset("paper")
 THORAX = load_anatomy("thorax")
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases(tmp_path_factory.mktemp("cases"))
-
-
 @pytest.fixture
 def data(cases: Path) -> TrainingData:
     return load_training_data(cases, ("A",), THORAX, 64, 2, 1, HuRange())
