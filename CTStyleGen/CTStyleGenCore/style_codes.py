@@ -2,12 +2,14 @@
 
 A code says of an organ's gray values and texture what can be said without saying where in it they are: quantiles of its
 HU, and its roughness, the mean difference of two of its pixels some steps apart (the madogram of geostatistics,
-Matheron 1971). Quantiles mix well: their weighted mean is the Wasserstein barycenter of the HU distributions.
+Matheron 1971). Quantiles mix well: their weighted mean is the Wasserstein barycenter of the HU distributions. These are
+the TOLD numbers, which networks know; the last, the grain, is the scanner's noise, which is added to what they draw.
 
 A code is a row of CODE_SIZE numbers, NaN where the organ is missing; codes of an image are [organs, CODE_SIZE].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -18,24 +20,28 @@ from .slices import HuRange
 from .styles import LEVELS
 
 LAGS = (1, 2, 4, 8)  # pixels apart
-CODE_SIZE = len(LEVELS) + len(LAGS)
+TOLD = len(LEVELS) + len(LAGS)
+CODE_SIZE = TOLD + 1
 _MIN_AREA = 16  # pixels; fewer have no distribution
+_FEWER = 4  # a quarter of differences is below their lower quartile
+_QUARTILE = 2**0.5 * NormalDist().inv_cdf(0.5 + 0.5 / _FEWER)  # of the differences of white noise, in its deviations
 
 
 def measure_codes(x: Tensor, labels: Tensor, organs: int) -> Tensor:
     """The codes [organs, CODE_SIZE] of slices x [K, S, S], taken together, with labels int64 [K, S, S].
 
-    In the unit of x; differentiable with regard to x.
+    In the unit of x; differentiable with regard to x, but for the grain.
     """
     levels = torch.tensor(LEVELS, device=x.device)
-    rough = torch.stack([roughness(x, labels, organs, lag) for lag in LAGS], dim=1)
+    rough = [roughness(x, labels, organs, lag) for lag in LAGS]
+    texture = torch.stack([*rough, grain(x.detach(), labels, organs)], dim=1)
     codes = []
     for organ in range(organs):
         values = x[labels == organ]
         if len(values) < _MIN_AREA:
             codes.append(x.new_full((CODE_SIZE,), torch.nan))
         else:
-            codes.append(torch.cat([_quantiles(values, levels), rough[organ]]))
+            codes.append(torch.cat([_quantiles(values, levels), texture[organ]]))
     return torch.stack(codes)
 
 
@@ -53,18 +59,40 @@ def roughness(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
     """
     total, pairs = x.new_zeros(organs), x.new_zeros(organs)
     every = torch.arange(organs, device=labels.device)[:, None]
+    for apart, shared in _pairs(x, labels, organs, lag):
+        inside = (shared == every).to(x.dtype)  # [organs, pairs]
+        total, pairs = total + inside @ apart, pairs + inside.sum(1)
+    return total / pairs.clamp(min=1)
+
+
+def grain(x: Tensor, labels: Tensor, organs: int) -> Tensor:
+    """The deviation of white noise whose neighboring pixels differ as those of each organ do: [organs].
+
+    x [K, S, S], labels int64 [K, S, S]; in the unit of x; 0 where an organ has few pairs. By the lower quartile of the
+    differences: few are across edges, as of muscle and fat, but these are large, and would pass for noise in a mean (a
+    robust estimate of noise, as the median of Donoho 1995 is one).
+    """
+    apart, shared = (torch.cat(parts) for parts in zip(*_pairs(x, labels, organs, 1), strict=True))
+    found = x.new_zeros(organs)
+    for organ in range(organs):
+        differences = apart[shared == organ]
+        if len(differences) >= _MIN_AREA:
+            found[organ] = differences.kthvalue(len(differences) // _FEWER).values / _QUARTILE
+    return found
+
+
+def _pairs(x: Tensor, labels: Tensor, organs: int, lag: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """|x(p) - x(p + lag)| along rows, then along columns, and the organ that both are in (``organs``: none)."""
     for axis in (1, 2):
         count = x.shape[axis] - lag
         a, b = (labels.narrow(axis, start, count) for start in (0, lag))
         apart = (x.narrow(axis, 0, count) - x.narrow(axis, lag, count)).abs()
-        inside = (torch.where(a == b, a, organs).flatten() == every).to(x.dtype)  # [organs, pairs]
-        total, pairs = total + inside @ apart.flatten(), pairs + inside.sum(1)
-    return total / pairs.clamp(min=1)
+        yield apart.flatten(), torch.where(a == b, a, organs).flatten()
 
 
 def mixed(codes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted mean of codes [CODE_SIZE] of one organ; the missing have no say, and of none it is missing too."""
-    present = [(code, weight) for code, weight in zip(codes, weights, strict=True) if not code.isnan().any()]
+    present = [(code, weight) for code, weight in zip(codes, weights, strict=True) if not code[:TOLD].isnan().any()]
     if not present:
         return torch.full((CODE_SIZE,), torch.nan)
     return sum((code * weight for code, weight in present), torch.zeros(CODE_SIZE)) / sum(w for _, w in present)
@@ -75,16 +103,22 @@ def mixed(codes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 def codes_to_json(codes: Tensor, anatomy: Anatomy, hu: HuRange) -> dict[str, list[float]]:
     """Codes [organs, CODE_SIZE] of slices in [-1, 1] as numbers in HU by the organ's name; missing organs left out."""
-    quantiles, rough = codes.double().split((len(LEVELS), len(LAGS)), dim=1)
-    in_hu = torch.cat([hu.to_hu(quantiles), rough * (hu.high - hu.low) / 2], dim=1)
+    quantiles, texture = codes.double().split((len(LEVELS), CODE_SIZE - len(LEVELS)), dim=1)
+    in_hu = torch.cat([hu.to_hu(quantiles), texture * (hu.high - hu.low) / 2], dim=1)
     rows = zip(anatomy.organs, in_hu, strict=True)
     return {organ.name: [round(v, 2) for v in row.tolist()] for organ, row in rows if not row.isnan().any()}
 
 
 def codes_from_json(told: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> Tensor:
-    """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code."""
+    """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code.
+
+    Codes of before have no grain: it is NaN, and none is added.
+    """
     missing = [torch.nan] * CODE_SIZE
-    in_hu = torch.tensor([told.get(organ.name, missing) for organ in anatomy.organs], dtype=torch.float64)
-    quantiles, rough = in_hu.split((len(LEVELS), len(LAGS)), dim=1)
+    rows = [told.get(organ.name, missing) for organ in anatomy.organs]
+    if any(len(row) not in (TOLD, CODE_SIZE) for row in rows):
+        raise ValueError
+    in_hu = torch.tensor([[*row, torch.nan][:CODE_SIZE] for row in rows], dtype=torch.float64)
+    quantiles, texture = in_hu.split((len(LEVELS), CODE_SIZE - len(LEVELS)), dim=1)
     span = (hu.high - hu.low) / 2
-    return torch.cat([(quantiles - hu.low) / span - 1, rough / span], dim=1).float()
+    return torch.cat([(quantiles - hu.low) / span - 1, texture / span], dim=1).float()

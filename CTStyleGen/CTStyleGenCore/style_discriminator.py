@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
-from .style_codes import CODE_SIZE
+from .style_codes import TOLD
 from .style_generator import NormalizedCodes, OrganShares
 
 _WIDTH, _CODE_WIDTH = 64, 8
@@ -26,7 +26,7 @@ class FeatureDiscriminator(nn.Module):
         """grays: the organs' in the map; channels: of the features, by layer."""
         super().__init__()
         self.shares, self.normalized = OrganShares(grays), NormalizedCodes(len(grays))
-        self.code = nn.Linear(CODE_SIZE, _CODE_WIDTH)
+        self.code = nn.Linear(TOLD, _CODE_WIDTH)
         self.heads = nn.ModuleDict({layer: _head(count, len(grays) + _CODE_WIDTH) for layer, count in channels.items()})
         for layer, count in channels.items():
             self.register_buffer(_unit(layer), torch.ones(1, count, 1, 1))

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .style_codes import CODE_SIZE, LAGS, LEVELS, roughness
+from .style_codes import LEVELS, TOLD, grain
 
 _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
@@ -47,7 +47,8 @@ class OrganShares(nn.Module):
 
 
 class NormalizedCodes(nn.Module):
-    """Codes [N, O, CODE_SIZE] less their organ's mean over the training slices, over the deviation; missing ones are 0.
+    """What networks are told of codes [N, O, CODE_SIZE]: less their organ's mean over the training slices, over the
+    deviation: [N, O, TOLD]; missing ones are 0.
 
     Beyond three deviations codes are cut off: a style unlike all training data is taken for the most extreme of them.
     """
@@ -56,17 +57,19 @@ class NormalizedCodes(nn.Module):
         super().__init__()
         self.mean: Tensor
         self.deviation: Tensor
-        self.register_buffer("mean", torch.zeros(organs, CODE_SIZE))
-        self.register_buffer("deviation", torch.ones(organs, CODE_SIZE))
+        self.register_buffer("mean", torch.zeros(organs, TOLD))
+        self.register_buffer("deviation", torch.ones(organs, TOLD))
 
     def learn(self, codes: Tensor) -> None:
         """Takes mean and deviation of the codes [slices, O, CODE_SIZE], those missing left out."""
-        self.mean = codes.nanmean(0).nan_to_num()
-        self.deviation = (codes - self.mean).square().nanmean(0).sqrt().nan_to_num().clamp(min=0.01)
+        told = codes[..., :TOLD]
+        self.mean = told.nanmean(0).nan_to_num()
+        self.deviation = (told - self.mean).square().nanmean(0).sqrt().nan_to_num().clamp(min=0.01)
 
     def filled(self, codes: Tensor) -> Tensor:
-        """Codes as they are, the missing ones with the mean."""
-        return torch.where(codes.isnan(), self.mean, codes)
+        """Codes as they are, [N, O, TOLD], the missing ones with the mean."""
+        told = codes[..., :TOLD]
+        return torch.where(told.isnan(), self.mean, told)
 
     def forward(self, codes: Tensor) -> Tensor:
         return ((self.filled(codes) - self.mean) / self.deviation).clamp(-3, 3)
@@ -131,7 +134,7 @@ class StyleGenerator(nn.Module):
         self.shares, self.normalized = OrganShares(grays), NormalizedCodes(organs)
         self.organ = nn.Parameter(torch.randn(organs, _STYLE_WIDTH))
         self.style = nn.Sequential(
-            *(nn.Linear(CODE_SIZE + _STYLE_WIDTH, 2 * _STYLE_WIDTH), nn.LeakyReLU(0.2)),
+            *(nn.Linear(TOLD + _STYLE_WIDTH, 2 * _STYLE_WIDTH), nn.LeakyReLU(0.2)),
             *(nn.Linear(2 * _STYLE_WIDTH, _STYLE_WIDTH), nn.LeakyReLU(0.2)),
         )
         self.sides = [_BOTTOM << level for level in range(int(math.log2(size // _BOTTOM)) + 1)]
@@ -156,19 +159,19 @@ class StyleGenerator(nn.Module):
             if side > y.shape[-1]:
                 break
             here = F.adaptive_avg_pool2d(shares, side)
-            told, noise = (styles, self.waves[str(side)](z, side)) if side > _LAYOUT else (by_organ, 0.0)
+            known, noise = (styles, self.waves[str(side)](z, side)) if side > _LAYOUT else (by_organ, 0.0)
             near = F.interpolate(around, size=(side, side), mode="bilinear", antialias=True)
             h = torch.cat([F.interpolate(h, size=(side, side), mode="bilinear"), near], dim=1)
-            h = enlarged(h, here, told, noise)
-            h = refined(h, here, told, noise)
+            h = enlarged(h, here, known, noise)
+            h = refined(h, here, known, noise)
             score = F.interpolate(score, size=(side, side), mode="bilinear") + scored(h).float()
         with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
-            scores, codes = normal_scores(score, shares), self.normalized.filled(codes)
+            scores, told = normal_scores(score, shares), self.normalized.filled(codes)
             if self.training:
-                return in_style(scores, shares, codes)
-            grain = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
-            x = with_borders(in_style(ranked(scores, shares), shares, codes), shares)
-            return with_grain(by_rank(x, shares, codes), grain, shares, codes)
+                return in_style(scores, shares, told)
+            noise = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
+            x = with_borders(in_style(ranked(scores, shares), shares, told), shares)
+            return with_grain(by_rank(x, shares, told), noise, shares, told, codes[..., TOLD])
 
 
 def surroundings(shares: Tensor) -> Tensor:
@@ -212,34 +215,34 @@ def by_rank(x: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
     return torch.where(shares[:, :1] > 0, x, in_style(ranked(x, shares), shares, codes))
 
 
-def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with the grain of the style; noise [N, 1, S, S].
+def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor, asked: Tensor) -> Tensor:
+    """x [N, 1, S, S] in a style, codes [N, O, TOLD], with the grain asked for, [N, O]; noise [N, 1, S, S].
 
-    A scanner's noise is white but for its kernel, which no network need learn: how much there is of it says the code,
-    by how much neighboring pixels of an organ differ. Organs that are smoother get noise, those that are rougher are
-    smoothed; both in HU, and then organs are given back their distribution by ranks: fat and muscle stay apart. The
-    outside stays as it is.
+    A scanner's noise is white but for its kernel, which no network need learn. Organs that have less grain get noise,
+    those that have more are smoothed; both in HU, and then organs are given back their distribution by ranks: fat and
+    muscle stay apart. The outside stays as it is, and so does an organ of which no grain is known (NaN).
     """
     labels, organs = shares.argmax(1), shares.shape[1]
     smooth = smoothed(x, shares)
 
-    def differences(of: Tensor) -> Tensor:
-        """Between neighbors in each organ: [N, O]."""
-        return torch.stack([roughness(one, at[None], organs, LAGS[0]) for one, at in zip(of, labels, strict=True)])
+    def grains(of: Tensor) -> Tensor:
+        """Of each organ: [N, O]."""
+        return torch.stack([grain(one, at[None], organs) for one, at in zip(of, labels, strict=True)])
 
     def changed(deviation: Tensor, part: Tensor) -> Tensor:
         """Noise of a deviation added to each organ, and a part of each smoothed, both [N, O]."""
         added, less = (torch.einsum("nohw,no->nhw", shares, amount)[:, None] for amount in (deviation, part))
         return by_rank(torch.where(shares[:, :1] > 0, x, torch.lerp(x, smooth, less) + added * noise), shares, codes)
 
-    has, asked = differences(x), codes[..., len(LEVELS)]
-    rougher = (has > asked).to(x.dtype)
+    has = grains(x)
+    asked = torch.where(asked.isnan(), has, asked)
+    grainier = (has > asked).to(x.dtype)
     missing = (asked.square() - has.square()).clamp(min=0)  # power of the noise that adds up to what is asked
-    deviation = missing.sqrt() / differences(noise).clamp(min=1e-3)
-    tried = differences(changed(deviation, rougher))
+    deviation = missing.sqrt() / grains(noise).clamp(min=1e-3)
+    tried = grains(changed(deviation, grainier))
     reached = (tried.square() - has.square()).clamp(min=1e-9)  # ranks press together what noise has spread
     deviation = deviation * (missing / reached).clamp(0.25, 4).sqrt()
-    part = rougher * ((has - asked) / (has - tried).clamp(min=1e-6)).clamp(max=1)
+    part = grainier * ((has - asked) / (has - tried).clamp(min=1e-6)).clamp(max=1)
     return changed(deviation, part)
 
 

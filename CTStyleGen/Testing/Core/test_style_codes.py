@@ -6,7 +6,17 @@ import pytest
 import torch
 from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.slices import HuRange
-from CTStyleGenCore.style_codes import CODE_SIZE, LAGS, LEVELS, codes_from_json, codes_to_json, measure_codes, mixed
+from CTStyleGenCore.style_codes import (
+    CODE_SIZE,
+    LAGS,
+    LEVELS,
+    TOLD,
+    codes_from_json,
+    codes_to_json,
+    grain,
+    measure_codes,
+    mixed,
+)
 
 THORAX = load_anatomy("thorax")
 
@@ -43,8 +53,18 @@ def test_roughness_of_a_ramp_grows_with_the_lag_and_stops_at_the_border() -> Non
 def test_white_noise_is_as_rough_at_every_lag() -> None:
     """E |a - b| of independent normal values is 2 / sqrt(pi) deviations."""
     x = 0.1 * torch.randn(8, 64, 64, generator=torch.Generator().manual_seed(0))
-    roughness = measure_codes(x, torch.ones(8, 64, 64, dtype=torch.int64), 2)[1, len(LEVELS) :]
+    roughness = measure_codes(x, torch.ones(8, 64, 64, dtype=torch.int64), 2)[1, len(LEVELS) : TOLD]
     torch.testing.assert_close(roughness, torch.full((len(LAGS),), 0.1128), rtol=0.02, atol=0)
+
+
+def test_grain_is_the_deviation_of_white_noise_and_edges_are_none() -> None:
+    noise = 0.1 * torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))
+    stripes = (torch.arange(32) % 8 < 4).float().expand(2, 32, 32)  # as muscle in fat: an eighth of the pairs
+    for x in (noise, noise + stripes, noise + 3 * halves()):
+        assert grain(x, halves(), 3).tolist() == [0.0, *(pytest.approx(0.1, rel=0.2),) * 2]
+    rough, smoother = (measure_codes(x, halves(), 3)[1, len(LEVELS)] for x in (noise + stripes, noise))
+    assert rough > 1.5 * smoother  # which takes edges for noise
+    assert torch.equal(measure_codes(noise, halves(), 3)[1:, TOLD], grain(noise, halves(), 3)[1:])
 
 
 def test_codes_pass_gradients_back() -> None:
@@ -57,6 +77,8 @@ def test_mixed_codes_are_weighted_means_of_those_present() -> None:
     a, b, missing = torch.zeros(CODE_SIZE), torch.ones(CODE_SIZE), torch.full((CODE_SIZE,), torch.nan)
     assert mixed([a, b], [0.3, 0.7]).unique().item() == pytest.approx(0.7)
     assert torch.equal(mixed([missing, b], [0.3, 0.7]), b) and mixed([missing], [1.0]).isnan().all()
+    b[TOLD] = torch.nan  # of a card of before
+    assert mixed([a, b], [0.3, 0.7])[:TOLD].unique().item() == pytest.approx(0.7)
 
 
 def test_a_card_tells_codes_in_hu_and_gives_them_back() -> None:
@@ -66,5 +88,8 @@ def test_a_card_tells_codes_in_hu_and_gives_them_back() -> None:
     told = json.loads(json.dumps(codes_to_json(codes, THORAX, hu)))
     assert list(told) == ["lungs"] and told["lungs"][len(LEVELS) // 2] == pytest.approx(-850, abs=20)
     torch.testing.assert_close(codes_from_json(told, THORAX, hu), codes, rtol=0, atol=1e-5, equal_nan=True)
-    with pytest.raises(ValueError):
-        codes_from_json({"lungs": [1.0, 2.0]}, THORAX, hu)
+    before = codes_from_json({"lungs": told["lungs"][:TOLD]}, THORAX, hu)  # as cards had it
+    assert torch.equal(before[2, :TOLD], codes_from_json(told, THORAX, hu)[2, :TOLD]) and before[2, TOLD].isnan()
+    for wrong in (2, CODE_SIZE + 1):
+        with pytest.raises(ValueError):
+            codes_from_json({"lungs": [1.0] * wrong}, THORAX, hu)
