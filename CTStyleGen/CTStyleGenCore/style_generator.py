@@ -15,7 +15,8 @@ Shapes: N images in a batch, S their side in pixels, O organs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import NormalDist
 from typing import Literal
 
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .style_codes import LEVELS, TOLD, grain
+from .style_codes import LAGS, LEVELS, TOLD, grain, roughness
 
 _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
@@ -218,31 +219,31 @@ def by_rank(x: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
 def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor, asked: Tensor) -> Tensor:
     """x [N, 1, S, S] in a style, codes [N, O, TOLD], with the grain asked for, [N, O]; noise [N, 1, S, S].
 
-    A scanner's noise is white but for its kernel, which no network need learn. Organs that have less grain get noise,
-    those that have more are smoothed; both in HU, and then organs are given back their distribution by ranks: fat and
-    muscle stay apart. The outside stays as it is, and so does an organ of which no grain is known (NaN).
+    A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than asked
+    get noise; none where it isn't known (NaN). Others that are rougher than the style are smoothed. Both in HU, and
+    then organs are given back their distribution by ranks: fat and muscle stay apart. The outside stays as it is.
     """
     labels, organs = shares.argmax(1), shares.shape[1]
     smooth = smoothed(x, shares)
 
-    def grains(of: Tensor) -> Tensor:
+    def of_each(measure: Callable[[Tensor, Tensor, int], Tensor], image: Tensor) -> Tensor:
         """Of each organ: [N, O]."""
-        return torch.stack([grain(one, at[None], organs) for one, at in zip(of, labels, strict=True)])
+        return torch.stack([measure(one, at[None], organs) for one, at in zip(image, labels, strict=True)])
 
     def changed(deviation: Tensor, part: Tensor) -> Tensor:
         """Noise of a deviation added to each organ, and a part of each smoothed, both [N, O]."""
         added, less = (torch.einsum("nohw,no->nhw", shares, amount)[:, None] for amount in (deviation, part))
         return by_rank(torch.where(shares[:, :1] > 0, x, torch.lerp(x, smooth, less) + added * noise), shares, codes)
 
-    has = grains(x)
-    asked = torch.where(asked.isnan(), has, asked)
-    grainier = (has > asked).to(x.dtype)
-    missing = (asked.square() - has.square()).clamp(min=0)  # power of the noise that adds up to what is asked
-    deviation = missing.sqrt() / grains(noise).clamp(min=1e-3)
-    tried = grains(changed(deviation, grainier))
-    reached = (tried.square() - has.square()).clamp(min=1e-9)  # ranks press together what noise has spread
+    neighbors = partial(roughness, lag=LAGS[0])
+    grained, rough, wanted = of_each(grain, x), of_each(neighbors, x), codes[..., len(LEVELS)]
+    missing = (asked.square() - grained.square()).nan_to_num().clamp(min=0)  # power of the noise that adds up to it
+    deviation = missing.sqrt() / of_each(grain, noise).clamp(min=1e-3)
+    rougher = ((rough > wanted) & (missing == 0)).to(x.dtype)
+    tried = changed(deviation, rougher)
+    reached = (of_each(grain, tried).square() - grained.square()).clamp(min=1e-9)  # ranks undo some of what noise does
     deviation = deviation * (missing / reached).clamp(0.25, 4).sqrt()
-    part = grainier * ((has - asked) / (has - tried).clamp(min=1e-6)).clamp(max=1)
+    part = rougher * ((rough - wanted) / (rough - of_each(neighbors, tried)).clamp(min=1e-6)).clamp(max=1)
     return changed(deviation, part)
 
 

@@ -1,5 +1,7 @@
 """The generator for many styles: HU by score, noise fields, organs apart, missing styles, every size."""
 
+import math
+
 import pytest
 import torch
 from CTStyleGenCore.anatomy import load_anatomy
@@ -186,7 +188,7 @@ def test_organs_get_the_grain_of_their_style_and_keep_their_hu() -> None:
     shares, noise = OrganShares(GRAYS)(y_of(labels)), torch.randn(2, 1, 1, 128, 128)
     slope = torch.linspace(-1, 1, 128).expand(1, 1, 128, 128)
     rough = torch.where(labels[:, None] == 2, slope + 0.3 * noise[0], slope)  # the second organ alone
-    codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02])[..., :TOLD]
+    codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02], roughness=0.02 * 2 / math.pi**0.5)[..., :TOLD]  # white noise's
     x = in_style(ranked(rough, shares), shares, codes)
     asked = torch.tensor([[0.02, 0.02, 0.02, torch.nan, 0.02, 0.02]])
     grained = with_grain(x, noise[1], shares, codes, asked)
