@@ -23,25 +23,28 @@ LAGS = (1, 2, 4, 8)  # pixels apart
 TOLD = len(LEVELS) + len(LAGS)
 CODE_SIZE = TOLD + 1
 _MIN_AREA = 16  # pixels; fewer have no distribution
-_FEWER = 4  # a quarter of differences is below their lower quartile
-_QUARTILE = 2**0.5 * NormalDist().inv_cdf(0.5 + 0.5 / _FEWER)  # of the differences of white noise, in its deviations
+_QUARTILE = 0.25  # of the differences of neighbors, which tells the grain
+_OF_WHITE_NOISE = 2**0.5 * NormalDist().inv_cdf(0.5 + _QUARTILE / 2)  # that quartile, in deviations of the noise
 
 
 def measure_codes(x: Tensor, labels: Tensor, organs: int) -> Tensor:
-    """The codes [organs, CODE_SIZE] of slices x [K, S, S], taken together, with labels int64 [K, S, S].
+    """The codes [organs, CODE_SIZE] of slices x [K, S, S], taken together, with labels int64 [K, S, S]; in x's unit."""
+    told = measure_told(x, labels, organs)
+    grains = grain(x, labels, organs).where(~told[:, 0].isnan(), torch.nan)
+    return torch.cat([told, grains[:, None]], dim=1)
 
-    In the unit of x; differentiable with regard to x, but for the grain.
-    """
+
+def measure_told(x: Tensor, labels: Tensor, organs: int) -> Tensor:
+    """The codes without the grain, [organs, TOLD]; differentiable with regard to x."""
     levels = torch.tensor(LEVELS, device=x.device)
-    rough = [roughness(x, labels, organs, lag) for lag in LAGS]
-    texture = torch.stack([*rough, grain(x.detach(), labels, organs)], dim=1)
+    rough = torch.stack([roughness(x, labels, organs, lag) for lag in LAGS], dim=1)
     codes = []
     for organ in range(organs):
         values = x[labels == organ]
         if len(values) < _MIN_AREA:
-            codes.append(x.new_full((CODE_SIZE,), torch.nan))
+            codes.append(x.new_full((TOLD,), torch.nan))
         else:
-            codes.append(torch.cat([_quantiles(values, levels), texture[organ]]))
+            codes.append(torch.cat([_quantiles(values, levels), rough[organ]]))
     return torch.stack(codes)
 
 
@@ -77,7 +80,7 @@ def grain(x: Tensor, labels: Tensor, organs: int) -> Tensor:
     for organ in range(organs):
         differences = apart[shared == organ]
         if len(differences) >= _MIN_AREA:
-            found[organ] = differences.kthvalue(len(differences) // _FEWER).values / _QUARTILE
+            found[organ] = differences.kthvalue(int(_QUARTILE * len(differences))).values / _OF_WHITE_NOISE
     return found
 
 

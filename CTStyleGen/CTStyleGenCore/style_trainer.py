@@ -19,7 +19,7 @@ from .augmentation import varied
 from .losses import coarse_loss, code_loss, hinge_adversarial_loss, hinge_discriminator_loss, moment_loss
 from .perceptual import Features, FeatureWeights, Windows
 from .slices import HuRange
-from .style_codes import TOLD, codes_to_json, measure_codes
+from .style_codes import TOLD, codes_to_json, measure_told
 from .style_discriminator import FeatureDiscriminator
 from .style_generator import NormalizedCodes, StyleGenerator
 from .trainer import Trainer
@@ -196,8 +196,8 @@ class StyleTrainer(Trainer):
         content, layers = task.content, self.preset.style_layers
         r, s = self._pixels(content, R), self._pixels(task.style, S)
         moments = [moment_loss(R[layer][0], r[layer], S[layer][0], s[layer]) for layer in layers]
-        measured = measure_codes(x[0], content.labels[None], len(self.anatomy.organs))
-        code = code_loss(measured[:, :TOLD], task.codes[0, :, :TOLD])
+        told = measure_told(x[0], content.labels[None], len(self.anatomy.organs))
+        code = code_loss(told, task.codes[0, :, :TOLD])
         coarse = coarse_loss(x, content.x) if task.own_style else x.new_zeros(())
         adversarial = [hinge_adversarial_loss(logits) for logits in self._judged(R, content.y, task.codes)]
         return [torch.stack(adversarial).mean(), torch.stack(moments).sum(), code, coarse]

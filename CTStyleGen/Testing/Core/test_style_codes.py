@@ -15,6 +15,7 @@ from CTStyleGenCore.style_codes import (
     codes_to_json,
     grain,
     measure_codes,
+    measure_told,
     mixed,
 )
 
@@ -69,7 +70,7 @@ def test_grain_is_the_deviation_of_white_noise_and_edges_are_none() -> None:
 
 def test_codes_pass_gradients_back() -> None:
     x = torch.randn(1, 32, 32, requires_grad=True)
-    measure_codes(x, halves()[:1], 3)[1:].sum().backward()
+    measure_told(x, halves()[:1], 3)[1:].sum().backward()
     assert x.grad is not None and (x.grad != 0).float().mean() > 0.5
 
 
