@@ -1,9 +1,9 @@
-"""Organ style codes: an organ's look as some twenty numbers in HU, measured on any CT with a segmentation.
+"""Organ style codes: an organ's look as some hundred numbers in HU, measured on any CT with a segmentation.
 
 A code says of an organ's gray values and texture what can be said without saying where in it they are: quantiles of its
 HU, and its roughness, the mean difference of two of its pixels some steps apart (the madogram of geostatistics,
-Matheron 1971). Quantiles mix well: their weighted mean is the Wasserstein barycenter of the HU distributions. These are
-the TOLD numbers, which networks know; the last, the grain, is the scanner's noise, which is added to what they draw.
+Matheron 1971). Quantiles mix well: their weighted mean is the Wasserstein barycenter of the HU distributions. Networks
+are told twenty of these numbers. The last, the grain, is the scanner's noise, which is added to what they draw.
 
 A code is a row of CODE_SIZE numbers, NaN where the organ is missing; codes of an image are [organs, CODE_SIZE].
 """
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .slices import HuRange
-from .styles import LEVELS
+from .styles import BETWEEN, LEVELS, TOLD_LEVELS
 
 LAGS = (1, 2, 4, 8)  # pixels apart
-TOLD = len(LEVELS) + len(LAGS)
-CODE_SIZE = TOLD + 1
+GRAIN = len(LEVELS) + len(LAGS)  # its place in a code
+CODE_SIZE = GRAIN + 1
+TOLD = len(TOLD_LEVELS) + len(LAGS)
+_TOLD_PLACES = [*map(LEVELS.index, TOLD_LEVELS), *range(len(LEVELS), GRAIN)]
 _MIN_AREA = 16  # pixels; fewer have no distribution
 _QUARTILE = 0.25  # of the differences of neighbors, which tells the grain
 _OF_WHITE_NOISE = 2**0.5 * NormalDist().inv_cdf(0.5 + _QUARTILE / 2)  # that quartile, in deviations of the noise
@@ -29,23 +31,55 @@ _OF_WHITE_NOISE = 2**0.5 * NormalDist().inv_cdf(0.5 + _QUARTILE / 2)  # that qua
 
 def measure_codes(x: Tensor, labels: Tensor, organs: int) -> Tensor:
     """The codes [organs, CODE_SIZE] of slices x [K, S, S], taken together, with labels int64 [K, S, S]; in x's unit."""
-    told = measure_told(x, labels, organs)
-    grains = grain(x, labels, organs).where(~told[:, 0].isnan(), torch.nan)
-    return torch.cat([told, grains[:, None]], dim=1)
+    seen = _measured(x, labels, organs, LEVELS)
+    grains = grain(x, labels, organs).where(~seen[:, 0].isnan(), torch.nan)
+    return torch.cat([seen, grains[:, None]], dim=1)
 
 
 def measure_told(x: Tensor, labels: Tensor, organs: int) -> Tensor:
-    """The codes without the grain, [organs, TOLD]; differentiable with regard to x."""
-    levels = torch.tensor(LEVELS, device=x.device)
+    """What networks are told of these codes, [organs, TOLD]; differentiable with regard to x."""
+    return _measured(x, labels, organs, TOLD_LEVELS)
+
+
+def _measured(x: Tensor, labels: Tensor, organs: int, levels: Sequence[float]) -> Tensor:
+    """The quantiles at levels, then the roughness at LAGS: [organs, both]."""
+    at = torch.tensor(levels, device=x.device)
     rough = torch.stack([roughness(x, labels, organs, lag) for lag in LAGS], dim=1)
-    codes = []
+    rows = []
     for organ in range(organs):
         values = x[labels == organ]
         if len(values) < _MIN_AREA:
-            codes.append(x.new_full((TOLD,), torch.nan))
+            rows.append(x.new_full((len(levels) + len(LAGS),), torch.nan))
         else:
-            codes.append(torch.cat([_quantiles(values, levels), rough[organ]]))
-    return torch.stack(codes)
+            rows.append(torch.cat([_quantiles(values, at), rough[organ]]))
+    return torch.stack(rows)
+
+
+def told(codes: Tensor) -> Tensor:
+    """Of codes [..., CODE_SIZE] what networks are told: [..., TOLD]."""
+    return codes[..., _TOLD_PLACES]
+
+
+def from_told(numbers: Tensor) -> Tensor:
+    """Codes [..., CODE_SIZE] of which no more is known than networks are told, [..., TOLD].
+
+    Quantiles between are straight in normal scores; of the grain nothing is known: NaN.
+    """
+    quantiles, rough = numbers.split((len(TOLD_LEVELS), len(LAGS)), dim=-1)
+    all_quantiles = quantiles @ torch.from_numpy(BETWEEN).to(numbers)
+    return torch.cat([all_quantiles, rough, torch.full_like(rough[..., :1], torch.nan)], dim=-1)
+
+
+def interpolated(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """numpy.interp along the last dimension: straight between knots, which ascend, and flat beyond them.
+
+    at [..., A], values [..., K], knots [K] or [..., K] -> [..., A]; the dimensions before the last are the same.
+    """
+    knots = knots.expand_as(values).contiguous()
+    above = torch.searchsorted(knots, at.contiguous()).clamp(1, knots.shape[-1] - 1)
+    low, high = knots.gather(-1, above - 1), knots.gather(-1, above)
+    part = ((at - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
+    return torch.lerp(values.gather(-1, above - 1), values.gather(-1, above), part)
 
 
 def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
@@ -95,7 +129,7 @@ def _pairs(x: Tensor, labels: Tensor, organs: int, lag: int) -> Iterator[tuple[T
 
 def mixed(codes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted mean of codes [CODE_SIZE] of one organ; the missing have no say, and of none it is missing too."""
-    present = [(code, weight) for code, weight in zip(codes, weights, strict=True) if not code[:TOLD].isnan().any()]
+    present = [(code, weight) for code, weight in zip(codes, weights, strict=True) if not code[:GRAIN].isnan().any()]
     if not present:
         return torch.full((CODE_SIZE,), torch.nan)
     return sum((code * weight for code, weight in present), torch.zeros(CODE_SIZE)) / sum(w for _, w in present)
@@ -112,16 +146,25 @@ def codes_to_json(codes: Tensor, anatomy: Anatomy, hu: HuRange) -> dict[str, lis
     return {organ.name: [round(v, 2) for v in row.tolist()] for organ, row in rows if not row.isnan().any()}
 
 
-def codes_from_json(told: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> Tensor:
+def codes_from_json(card: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> Tensor:
     """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code.
 
-    Codes of before have no grain: it is NaN, and none is added.
+    Codes of before had only what networks are told, or that and the grain; where that isn't known (NaN), none is added.
     """
-    missing = [torch.nan] * CODE_SIZE
-    rows = [told.get(organ.name, missing) for organ in anatomy.organs]
-    if any(len(row) not in (TOLD, CODE_SIZE) for row in rows):
-        raise ValueError
-    in_hu = torch.tensor([[*row, torch.nan][:CODE_SIZE] for row in rows], dtype=torch.float64)
-    quantiles, texture = in_hu.split((len(LEVELS), CODE_SIZE - len(LEVELS)), dim=1)
+    rows = torch.stack([_row(card.get(organ.name)) for organ in anatomy.organs])
+    quantiles, texture = rows.split((len(LEVELS), CODE_SIZE - len(LEVELS)), dim=1)
     span = (hu.high - hu.low) / 2
     return torch.cat([(quantiles - hu.low) / span - 1, texture / span], dim=1).float()
+
+
+def _row(numbers: Sequence[float] | None) -> Tensor:
+    """A card's numbers as a code, in HU: [CODE_SIZE]."""
+    if numbers is None:
+        return torch.full((CODE_SIZE,), torch.nan, dtype=torch.float64)
+    row = torch.tensor(numbers, dtype=torch.float64)
+    if len(row) in (TOLD, TOLD + 1):
+        known = from_told(row[:TOLD])[:GRAIN]
+        return torch.cat([known, row[TOLD:], row.new_full((TOLD + 1 - len(row),), torch.nan)])
+    if len(row) != CODE_SIZE:
+        raise ValueError
+    return row

@@ -8,8 +8,9 @@ the style's to say, nor chance. Each block adds to a score of how bright each pi
 skips: Karras et al., arXiv 1912.04958), so the blocks up to a smaller side draw a slice of that side. A pixel's HU is
 its style's quantile of the score. So HU are the style's by construction, also for a style never seen, and what is
 learned is where in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU
-are the style's exactly; those between two organs' lie where they meet, and organs get their style's grain. Ranks have
-no useful derivative: in training, scores have the mean and the deviation of normal ones alone.
+are the style's exactly; muscle has grown or shrunk to the style's share of it (`composition`), HU between two organs'
+lie where they meet, and organs get their style's grain. Ranks have no useful derivative: in training, scores have the
+mean and the deviation of normal ones alone.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -17,14 +18,15 @@ Shapes: N images in a batch, S their side in pixels, O organs.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import NormalDist
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .style_codes import LAGS, LEVELS, TOLD, grain, roughness
+from .composition import Composition, fat_of_codes, grown, in_proportion
+from .style_codes import GRAIN, LAGS, LEVELS, TOLD, from_told, grain, interpolated, roughness, told
+from .styles import SCORES
 
 _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
@@ -32,7 +34,6 @@ _STYLE_WIDTH = 64
 _WAVES = 1024
 _SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
 _BORDER_SHARE = 0.25  # of an organ's pixels, at most, that lie at a border of it; more are thin all over
-_SCORES = [NormalDist().inv_cdf(level) for level in LEVELS]  # normal scores of the codes' quantiles
 
 
 class OrganShares(nn.Module):
@@ -63,17 +64,16 @@ class NormalizedCodes(nn.Module):
 
     def learn(self, codes: Tensor) -> None:
         """Takes mean and deviation of the codes [slices, O, CODE_SIZE], those missing left out."""
-        told = codes[..., :TOLD]
-        self.mean = told.nanmean(0).nan_to_num()
-        self.deviation = (told - self.mean).square().nanmean(0).sqrt().nan_to_num().clamp(min=0.01)
+        numbers = told(codes)
+        self.mean = numbers.nanmean(0).nan_to_num()
+        self.deviation = (numbers - self.mean).square().nanmean(0).sqrt().nan_to_num().clamp(min=0.01)
 
     def filled(self, codes: Tensor) -> Tensor:
-        """Codes as they are, [N, O, TOLD], the missing ones with the mean."""
-        told = codes[..., :TOLD]
-        return torch.where(told.isnan(), self.mean, told)
+        """Codes [N, O, CODE_SIZE] as they are, the missing ones with the mean, but for the grain."""
+        return torch.where(codes.isnan(), from_told(self.mean), codes)
 
     def forward(self, codes: Tensor) -> Tensor:
-        return ((self.filled(codes) - self.mean) / self.deviation).clamp(-3, 3)
+        return ((told(codes) - self.mean) / self.deviation).nan_to_num().clamp(-3, 3)
 
 
 class Waves(nn.Module):
@@ -132,6 +132,7 @@ class StyleGenerator(nn.Module):
         super().__init__()
         self.size, self.noise_size = size, noise_size
         organs = len(grays)
+        self.composition = Composition.unknown(organs)
         self.shares, self.normalized = OrganShares(grays), NormalizedCodes(organs)
         self.organ = nn.Parameter(torch.randn(organs, _STYLE_WIDTH))
         self.style = nn.Sequential(
@@ -153,7 +154,11 @@ class StyleGenerator(nn.Module):
         """y [N, 1, S, S] in [-1, 1], z [N, noise_size], codes [N, O, CODE_SIZE], NaN: missing -> x [N, 1, S, S]."""
         shares = self.shares(y)
         by_organ = self.organ.expand(len(y), -1, -1)
-        styles = self.style(torch.cat([self.normalized(codes), by_organ], dim=2))
+        drawn = codes
+        if not self.training:
+            fat_by_map, fat_by_style = self.composition.fat(shares), fat_of_codes(codes, self.composition.cut)
+            drawn = in_proportion(codes, fat_by_style, fat_by_map)
+        styles = self.style(torch.cat([self.normalized(drawn), by_organ], dim=2))
         h, around = self.start(F.adaptive_avg_pool2d(shares, self.sides[0])), surroundings(shares)
         score = h.new_zeros(len(y), 1, 1, 1).float()
         for side, enlarged, refined, scored in zip(self.sides, self.enlarged, self.refined, self.scores, strict=True):
@@ -167,12 +172,14 @@ class StyleGenerator(nn.Module):
             h = refined(h, here, known, noise)
             score = F.interpolate(score, size=(side, side), mode="bilinear") + scored(h).float()
         with torch.autocast(y.device.type, enabled=False):  # HU would be rounded to steps of eight
-            scores, told = normal_scores(score, shares), self.normalized.filled(codes)
+            scores, codes = normal_scores(score, shares), self.normalized.filled(codes)
             if self.training:
-                return in_style(scores, shares, told)
+                return in_style(scores, shares, codes)
             noise = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
-            x = with_borders(in_style(ranked(scores, shares), shares, told), shares)
-            return with_grain(by_rank(x, shares, told), noise, shares, told, codes[..., TOLD])
+            scores = grown(scores, shares, fat_by_map, fat_by_style)
+            x = torch.where(shares[:, :1] > 0, in_style(scores, shares, codes), scores)
+            x = with_borders(by_rank(x, shares, codes), shares)
+            return with_grain(by_rank(x, shares, codes), noise, shares, codes)
 
 
 def surroundings(shares: Tensor) -> Tensor:
@@ -197,31 +204,26 @@ def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
     return centered * (mean(centered.square()) + 1e-4).rsqrt()
 
 
-def ranked(scores: Tensor, shares: Tensor) -> Tensor:
-    """Scores [N, 1, S, S] as normal scores of their rank within each organ (van der Waerden 1952): exactly normal.
+def by_rank(x: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
+    """x [N, 1, S, S] with its organs' HU as styles have them, codes [N, O, CODE_SIZE]: the quantiles, in x's order.
 
-    Outside, the first organ, they stay: how much of it is the body's edge isn't the style's to say.
+    Outside, the first organ, x stays: how much of it is the body's edge isn't the style's to say.
     """
-    result = scores.clone()
-    for image, of_image, organs in zip(scores.flatten(1), result.flatten(1), shares.flatten(2), strict=True):
-        for share in organs[1:]:
+    result, levels = x.clone(), torch.tensor(LEVELS, device=x.device)
+    for image, organs, quantiles in zip(result.flatten(1), shares.flatten(2), codes[..., : len(LEVELS)], strict=True):
+        for share, q in zip(organs[1:], quantiles[1:], strict=True):
             inside = share.nonzero()[:, 0]
-            order = inside[image[inside].argsort(stable=True)]
-            of_image[order] = torch.special.ndtri((torch.arange(len(order), device=order.device) + 0.5) / len(order))
+            at = (torch.arange(len(inside), device=x.device) + 0.5) / max(len(inside), 1)
+            image[inside[image[inside].argsort(stable=True)]] = interpolated(at, levels, q)
     return result
 
 
-def by_rank(x: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] with its organs' HU as styles have them, codes [N, O, CODE_SIZE]; their order and outside stay."""
-    return torch.where(shares[:, :1] > 0, x, in_style(ranked(x, shares), shares, codes))
+def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
+    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with that style's grain; noise [N, 1, S, S].
 
-
-def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor, asked: Tensor) -> Tensor:
-    """x [N, 1, S, S] in a style, codes [N, O, TOLD], with the grain asked for, [N, O]; noise [N, 1, S, S].
-
-    A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than asked
-    get noise; none where it isn't known (NaN). Others that are rougher than the style are smoothed. Both in HU, and
-    then organs are given back their distribution by ranks: fat and muscle stay apart. The outside stays as it is.
+    A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than their
+    style get noise; none where it isn't known (NaN). Others that are rougher than the style are smoothed. Both in HU,
+    and then organs are given back their distribution by ranks: fat and muscle stay apart. The outside stays as it is.
     """
     labels, organs = shares.argmax(1), shares.shape[1]
     smooth = smoothed(x, shares)
@@ -237,7 +239,8 @@ def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor, asked: T
 
     neighbors = partial(roughness, lag=LAGS[0])
     grained, rough, wanted = of_each(grain, x), of_each(neighbors, x), codes[..., len(LEVELS)]
-    missing = (asked.square() - grained.square()).nan_to_num().clamp(min=0)  # power of the noise that adds up to it
+    power = codes[..., GRAIN].square() - grained.square()  # of the noise that adds up to the style's
+    missing = power.nan_to_num().clamp(min=0)
     deviation = missing.sqrt() / of_each(grain, noise).clamp(min=1e-3)
     rougher = ((rough > wanted) & (missing == 0)).to(x.dtype)
     tried = changed(deviation, rougher)
@@ -281,7 +284,9 @@ def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
     in the normal distribution gets the quantile of p; straight between the LEVELS' quantiles, flat beyond them.
     """
     quantiles = codes[..., : len(LEVELS)]
-    knots = torch.tensor(_SCORES, device=scores.device).view(1, -1, 1, 1)
-    steps = torch.einsum("nohw,nok->nkhw", shares, quantiles.diff(dim=2))
-    part = ((scores - knots[:, :-1]) / knots.diff(dim=1)).clamp(0, 1)  # of each step, at or below the score
-    return torch.einsum("nohw,no->nhw", shares, quantiles[..., 0])[:, None] + (part * steps).sum(1, keepdim=True)
+    knots = torch.tensor(SCORES, device=scores.device)
+    above = torch.searchsorted(knots, scores.detach()).clamp(1, len(LEVELS) - 1)
+    part = ((scores - knots[above - 1]) / (knots[above] - knots[above - 1])).clamp(0, 1)
+    places = (shares.argmax(1, keepdim=True) * len(LEVELS) + above).flatten(1)
+    lower, upper = (quantiles.flatten(1).gather(1, at).view_as(scores) for at in (places - 1, places))
+    return torch.lerp(lower, upper, part)

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .augmentation import varied
+from .composition import Composition, cut, fat_of_slice, in_proportion
 from .losses import coarse_loss, code_loss, hinge_adversarial_loss, hinge_discriminator_loss, moment_loss
 from .perceptual import Features, FeatureWeights, Windows
 from .slices import HuRange
-from .style_codes import TOLD, codes_to_json, measure_told
+from .style_codes import codes_to_json, measure_told, told
 from .style_discriminator import FeatureDiscriminator
 from .style_generator import NormalizedCodes, StyleGenerator
 from .trainer import Trainer
@@ -34,7 +35,8 @@ class _Task:
 
     content: TrainingSlice  # a real CT and its map
     style: TrainingSlice  # whose look is asked for: the content's own, or another case's
-    codes: Tensor  # of the style, [1, organs, CODE_SIZE]
+    style_codes: Tensor  # [1, organs, CODE_SIZE]
+    codes: Tensor  # the same in the proportion of the content's fat, which is what is asked for
     z: Tensor  # [1, noise size]
 
     @property
@@ -67,6 +69,11 @@ class StyleTrainer(Trainer):
         maps = phi(torch.cat([one.x for one in some]))
         channels = {layer: maps[layer].shape[1] for layer in preset.style_layers}
         G, D = StyleGenerator(size, grays, preset.noise_size), FeatureDiscriminator(grays, channels)
+        self._content_fat, self._style_fat = self._fat(self.data.contents), self._fat(self.data.styles)
+        cases = [one.case_id for one in self.data.contents]
+        shares = (G.shares(one.y) for one in self.data.contents)
+        G.composition = Composition.learned(shares, self._content_fat, cases, cut(self.hu))
+        self._content_fat = self._content_fat.where(G.composition.told, torch.nan)
         D.learn(maps)
         return G, D.eval(), phi
 
@@ -74,11 +81,17 @@ class StyleTrainer(Trainer):
         preset = self.preset
         return torch.optim.Adam(self.D.parameters(), preset.discriminator_rate, preset.generator_betas, fused=True)
 
+    def _fat(self, slices: Sequence[TrainingSlice]) -> Tensor:
+        """The share of each organ's pixels that are fat: [slices, organs]."""
+        organs = len(self.anatomy.organs)
+        return torch.stack([fat_of_slice(one.x[0, 0], one.labels, organs, cut(self.hu)) for one in slices])
+
     def card(self, styles: Sequence[str]) -> dict[str, Any]:
-        """The style bank: the codes of these cases, each measured over all of its style slices together."""
+        """The style bank, codes of these cases, each measured over all of its style slices; what maps tell of fat."""
         slices = {case: [one for one in self.data.styles if one.case_id == case] for case in styles}
         codes = {case: slice_codes(own, self.anatomy) for case, own in slices.items()}
-        return {"style_codes": {case: codes_to_json(own, self.anatomy, self.hu) for case, own in codes.items()}}
+        bank = {case: codes_to_json(own, self.anatomy, self.hu) for case, own in codes.items()}
+        return {"style_codes": bank, "fat": self.G_average.composition.to_json(self.anatomy)}
 
     # --- growing: early steps are made with fewer pixels ---
 
@@ -136,7 +149,12 @@ class StyleTrainer(Trainer):
         rng = np.random.default_rng([self.seed, 2, draw.number])
         content = self._varied(self._slice(draw), rng)
         style = content if draw.number % 2 == 0 else self._varied(self._style_slice(draw, rng), rng)
-        return _Task(content, style, self._codes(style), draw.z.to(self.device))
+        codes = self._codes(style)
+        asked = codes
+        if style is not content:
+            own, wanted = self._style_fat[[draw.style]], self._content_fat[[draw.content]]
+            asked = in_proportion(codes, own.to(self.device), wanted.to(self.device))
+        return _Task(content, style, codes, asked, draw.z.to(self.device))
 
     def _style_slice(self, draw: Draw, rng: np.random.Generator) -> TrainingSlice:
         """Another case's, mirrored or not: moved in other ways, it would lose some of its sharpness."""
@@ -168,8 +186,10 @@ class StyleTrainer(Trainer):
         losses = []
         for part in parts:
             style_y, y = (torch.cat([getattr(task, name).y for task in part.tasks]) for name in ("style", "content"))
-            codes = torch.cat([task.codes for task in part.tasks])
-            real = self._judged(part.S, style_y, codes)
+            of_style, codes = (
+                torch.cat([getattr(task, name) for task in part.tasks]) for name in ("style_codes", "codes")
+            )
+            real = self._judged(part.S, style_y, of_style)
             fake = self._judged({layer: maps.detach() for layer, maps in part.R.items()}, y, codes)
             loss = torch.stack([hinge_discriminator_loss(a, b) for a, b in zip(real, fake, strict=True)]).mean()
             loss.backward()
@@ -196,8 +216,8 @@ class StyleTrainer(Trainer):
         content, layers = task.content, self.preset.style_layers
         r, s = self._pixels(content, R), self._pixels(task.style, S)
         moments = [moment_loss(R[layer][0], r[layer], S[layer][0], s[layer]) for layer in layers]
-        told = measure_told(x[0], content.labels[None], len(self.anatomy.organs))
-        code = code_loss(told, task.codes[0, :, :TOLD])
+        measured = measure_told(x[0], content.labels[None], len(self.anatomy.organs))
+        code = code_loss(measured, told(task.codes)[0])
         coarse = coarse_loss(x, content.x) if task.own_style else x.new_zeros(())
         adversarial = [hinge_adversarial_loss(logits) for logits in self._judged(R, content.y, task.codes)]
         return [torch.stack(adversarial).mean(), torch.stack(moments).sum(), code, coarse]

@@ -10,13 +10,21 @@ A case is a style in the model, by its id, or a case folder on disk (a CT with i
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
+
+import numpy as np
 
 from .anatomy import Anatomy
 from .errors import InputError
 
-# Quantiles of an organ's HU that its style code begins with; denser at the ends, where vessels, fat and marrow are.
-LEVELS = (0.002, 0.01, 0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99, 0.998)
+# Quantiles of an organ's HU that its style code begins with, and those of them that networks are told, which were all
+# that codes once had; denser at the ends, where vessels, fat and marrow are.
+LEVELS = (0.002, *(percent / 100 for percent in range(1, 100)), 0.998)
+TOLD_LEVELS = (0.002, 0.01, 0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92, 0.97, 0.99, 0.998)
+SCORES, _TOLD_SCORES = ([NormalDist().inv_cdf(level) for level in levels] for levels in (LEVELS, TOLD_LEVELS))
+# [TOLD_LEVELS, LEVELS]: quantiles times this are those at all LEVELS, straight between normal scores
+BETWEEN = np.stack([np.interp(SCORES, _TOLD_SCORES, one) for one in np.eye(len(TOLD_LEVELS))])
 Mix = dict[str, dict[str, float]]  # organ name -> case id or path -> share; the shares of an organ add up to 1
 
 

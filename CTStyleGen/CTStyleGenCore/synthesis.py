@@ -15,6 +15,7 @@ from torch import Tensor
 from . import __version__
 from .anatomy import Anatomy
 from .cases import Case, read_case, write_volume
+from .composition import Composition
 from .devices import free_memory, placed
 from .errors import InputError, OutOfMemory, Stopped, is_out_of_memory
 from .files import sha256
@@ -64,6 +65,8 @@ class Model:
             bank = self.card.get("style_codes", {})
             if set(bank) != set(self.card["styles"] if preset["generator"] == "styles" else ()):
                 raise ValueError("styles without a code to give, or codes that the generator doesn't take")
+            if preset["generator"] == "styles":
+                self.G.composition = Composition.from_json(self.card.get("fat", {}), self.anatomy, self.hu)
             self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
         except OSError as error:
             raise InputError(f"The model {path} can't be read: {error.strerror}.") from error

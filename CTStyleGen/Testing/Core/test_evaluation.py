@@ -23,6 +23,7 @@ from CTStyleGenCore.realism import KernelDistance
 from CTStyleGenCore.rulers import trained_segmenter
 from CTStyleGenCore.scores import dice
 from CTStyleGenCore.slices import HuRange
+from CTStyleGenCore.styles import LEVELS
 from CTStyleGenCore.synthesis import Look, Model
 from phantoms import chest, write_case
 from PIL import Image
@@ -140,7 +141,7 @@ def test_the_page_is_self_contained_and_shows_the_worst(options: EvaluationOptio
 def painted(model: Model, labels: torch.Tensor, z: torch.Tensor, look: Look) -> torch.Tensor:
     """In place of a model's synthesis: each organ in the style's gray, and white noise of 10 HU from the code."""
     assert look.codes is not None
-    grays = model.hu.to_hu(look.codes[0, :, 7]).nan_to_num()  # the quantile 0.45; at 64 the canal is too small for one
+    grays = model.hu.to_hu(look.codes[0, :, LEVELS.index(0.45)]).nan_to_num()  # at 64 the canal is too small for one
     generator = torch.Generator().manual_seed(int(1e6 * z[0, 0].abs()))
     return grays[labels] + 10 * torch.randn(labels.shape, generator=generator)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.organ_report import organ_reports, style_quantiles
-from CTStyleGenCore.styles import LEVELS
+from CTStyleGenCore.styles import LEVELS, TOLD_LEVELS
 from scipy.stats import wasserstein_distance
 
 
@@ -54,8 +54,13 @@ def test_values_beyond_any_ct_are_counted_at_the_ends(thorax: Anatomy) -> None:
 
 def test_styles_are_mixed_as_the_generator_mixes_them() -> None:
     texture = [5.0] * 4
-    codes = {"A": {"lungs": [0.0] * 16 + texture}, "B": {"lungs": [100.0] * 16 + texture, "bone": [7.0] * 16 + texture}}
+
+    def flat(hu: float) -> list[float]:
+        return [hu] * len(LEVELS) + texture
+
+    before = [7.0] * len(TOLD_LEVELS) + texture  # as cards told it once
+    codes = {"A": {"lungs": flat(0.0)}, "B": {"lungs": flat(100.0), "bone": before}}
     mix = {"lungs": {"A": 0.25, "B": 0.75}, "bone": {"A": 0.5, "B": 0.5}, "heart": {"A": 1.0}}
     found = style_quantiles({"style_codes": codes}, mix)
     assert list(found) == ["lungs", "bone"]
-    assert found["lungs"] == pytest.approx([75.0] * 16) and found["bone"] == pytest.approx([7.0] * 16)
+    assert found["lungs"] == pytest.approx([75.0] * len(LEVELS)) and found["bone"] == pytest.approx([7.0] * len(LEVELS))

@@ -5,23 +5,25 @@ import math
 import pytest
 import torch
 from CTStyleGenCore.anatomy import load_anatomy
+from CTStyleGenCore.composition import Composition, cut
 from CTStyleGenCore.networks import make_generator
 from CTStyleGenCore.perceptual import Windows
 from CTStyleGenCore.slices import HuRange, gray_map
-from CTStyleGenCore.style_codes import CODE_SIZE, LEVELS, TOLD, measure_codes
+from CTStyleGenCore.style_codes import CODE_SIZE, GRAIN, LAGS, LEVELS, from_told, measure_codes
 from CTStyleGenCore.style_discriminator import FeatureDiscriminator
 from CTStyleGenCore.style_generator import (
     OrganShares,
     StyleGenerator,
     Waves,
+    by_rank,
     in_style,
     normal_scores,
-    ranked,
     smoothed,
     surroundings,
     with_borders,
     with_grain,
 )
+from CTStyleGenCore.styles import TOLD_LEVELS
 
 THORAX = load_anatomy("thorax")
 GRAYS = [organ.gray for organ in THORAX.organs]
@@ -41,9 +43,9 @@ def quarters(size: int = 64) -> torch.Tensor:
 
 
 def codes_of(means: list[float], roughness: float = 0.05) -> torch.Tensor:
-    """[1, 6, CODE_SIZE]: each organ's quantiles within 0.1 of its mean."""
-    quantiles = torch.tensor(means)[:, None] + torch.linspace(-0.1, 0.1, len(LEVELS))
-    return torch.cat([quantiles, torch.full((6, CODE_SIZE - len(LEVELS)), roughness)], dim=1)[None]
+    """[1, 6, CODE_SIZE]: each organ's quantiles within 0.1 of its mean; of the grain nothing."""
+    quantiles = torch.tensor(means)[:, None] + torch.linspace(-0.1, 0.1, len(TOLD_LEVELS))
+    return from_told(torch.cat([quantiles, torch.full((6, len(LAGS)), roughness)], dim=1))[None]
 
 
 CODES = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02])
@@ -134,7 +136,7 @@ def test_it_looks_at_the_map_and_at_the_style_asked_for() -> None:
 
 
 def test_scores_at_the_levels_are_the_quantiles_and_straight_between() -> None:
-    shares, codes = torch.ones(1, 1, 1, 4), torch.rand(1, 1, TOLD).sort().values
+    shares, codes = torch.ones(1, 1, 1, 4), torch.rand(1, 1, CODE_SIZE).sort().values
     knots, q = torch.special.ndtri(torch.tensor(LEVELS)), codes[0, 0]
     scores = torch.stack([knots[0] - 1, knots[4], 0.75 * knots[4] + 0.25 * knots[5], knots[-1] + 1]).view(1, 1, 1, 4)
     expected = torch.stack([q[0], q[4], 0.75 * q[4] + 0.25 * q[5], q[len(LEVELS) - 1]])
@@ -162,16 +164,16 @@ def test_by_rank_every_style_is_met_whatever_the_scores_are() -> None:
     labels[:, :8] = 0
     shares = OrganShares(GRAYS)(y_of(labels))
     skewed = normal_scores(torch.randn(1, 1, 128, 128).exp(), shares)
-    scores = ranked(skewed, shares)
     codes = measure_codes(torch.rand(1, 128, 128) ** 3, labels, 6)[None].nan_to_num()
-    measured, before = (measure_codes(in_style(s, shares, codes)[0], labels, 6) for s in (scores, skewed))
+    x = by_rank(skewed, shares, codes)
+    measured, before = (measure_codes(image[0], labels, 6) for image in (x, in_style(skewed, shares, codes)))
     close = (measured - codes[0])[1:5, : len(LEVELS)].abs().max(), (before - codes[0])[1:5, : len(LEVELS)].abs().max()
     assert close[0] < 0.002 < 0.1 < close[1]
     for label in range(1, 5):  # what was brighter stays so
         order = skewed[0, 0][labels[0] == label].argsort(stable=True)  # two may be equally bright
-        assert (scores[0, 0][labels[0] == label][order].diff() >= 0).all()
+        assert (x[0, 0][labels[0] == label][order].diff() >= 0).all()
     outside = labels[0] == 0
-    assert torch.equal(scores[0, 0][outside], skewed[0, 0][outside])
+    assert torch.equal(x[0, 0][outside], skewed[0, 0][outside])
 
 
 def test_in_use_hu_are_the_styles_exactly() -> None:
@@ -188,13 +190,13 @@ def test_organs_get_the_grain_of_their_style_and_keep_their_hu() -> None:
     shares, noise = OrganShares(GRAYS)(y_of(labels)), torch.randn(2, 1, 1, 128, 128)
     slope = torch.linspace(-1, 1, 128).expand(1, 1, 128, 128)
     rough = torch.where(labels[:, None] == 2, slope + 0.3 * noise[0], slope)  # the second organ alone
-    codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02], roughness=0.02 * 2 / math.pi**0.5)[..., :TOLD]  # white noise's
-    x = in_style(ranked(rough, shares), shares, codes)
-    asked = torch.tensor([[0.02, 0.02, 0.02, torch.nan, 0.02, 0.02]])
-    grained = with_grain(x, noise[1], shares, codes, asked)
+    codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02], roughness=0.02 * 2 / math.pi**0.5)  # white noise's
+    codes[..., GRAIN] = torch.tensor([[0.02, 0.02, 0.02, torch.nan, 0.02, 0.02]])
+    x = by_rank(rough, shares, codes)
+    grained = with_grain(x, noise[1], shares, codes)
     before, measured = (measure_codes(image[0], labels, 6) for image in (x, grained))
-    assert (before[[1, 3, 4], TOLD] < 0.01).all() and before[2, TOLD] > 0.03
-    torch.testing.assert_close(measured[[1, 2, 4], TOLD], torch.full((3,), 0.02), rtol=0.15, atol=0)
+    assert (before[[1, 3, 4], GRAIN] < 0.01).all() and before[2, GRAIN] > 0.03
+    torch.testing.assert_close(measured[[1, 2, 4], GRAIN], torch.full((3,), 0.02), rtol=0.15, atol=0)
     torch.testing.assert_close(measured[1:5, : len(LEVELS)], before[1:5, : len(LEVELS)], rtol=0, atol=0.002)
     for organ in (0, 3):  # outside, and an organ of which no grain is known
         assert torch.allclose(grained[0, 0][labels[0] == organ], x[0, 0][labels[0] == organ], atol=1e-4)
@@ -276,6 +278,22 @@ def test_an_organs_style_changes_that_organ() -> None:
     other[:, 2] += 0.3
     change = (G(y_of(labels), z, other) - G(y_of(labels), z, CODES))[0, 0].abs()
     assert change[labels[0] == 2].mean() > 10 * change[labels[0] != 2].mean()
+
+
+def test_hu_are_the_styles_whatever_fat_the_map_has_room_for() -> None:
+    """Bodies of fat and muscle: what the map tells moves them, and changes neither HU nor other organs."""
+    G, labels, z = generator().eval(), quarters(), torch.randn(1, 200)
+    fat = torch.where(torch.rand(labels.shape) < 0.4, -0.1, 0.05) + 0.01 * torch.randn(labels.shape)
+    codes = measure_codes(torch.where(labels == 1, fat, 0.5), labels, 6)[None]
+    plain = G(y_of(labels), z, codes)
+    lines = torch.full((6, 4), torch.nan)
+    lines[1] = torch.tensor([0.7, 0.0, 0.7, 0.7])
+    G.composition = Composition(lines, cut(HuRange()))
+    by_map = G(y_of(labels), z, codes)
+    measured = measure_codes(by_map[0], labels, 6)
+    torch.testing.assert_close(measured[1, : len(LEVELS)], codes[0, 1, : len(LEVELS)], rtol=0, atol=0.02)
+    change = (by_map - plain)[0, 0].abs()
+    assert change[labels[0] == 1].mean() > 100 * change[labels[0] > 1].mean()
 
 
 def test_a_missing_style_is_the_mean_one() -> None:

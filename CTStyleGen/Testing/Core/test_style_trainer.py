@@ -13,6 +13,7 @@ from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.augmentation import varied
 from CTStyleGenCore.checkpoint import checkpoint_path
+from CTStyleGenCore.composition import fat_of_codes
 from CTStyleGenCore.devices import Computing
 from CTStyleGenCore.errors import InputError, Stopped
 from CTStyleGenCore.losses import (
@@ -29,7 +30,7 @@ from CTStyleGenCore.slices import HuRange, gray_map
 from CTStyleGenCore.style_trainer import StyleTrainer
 from CTStyleGenCore.synthesis import Model, synthesize_volume
 from CTStyleGenCore.training import TrainingOptions, train
-from CTStyleGenCore.training_data import TrainingData, load_training_data
+from CTStyleGenCore.training_data import TrainingData, TrainingSlice, load_training_data
 from phantoms import HU, chest, write_case
 
 # Shallow features: a step of a third of the time.
@@ -126,6 +127,31 @@ def test_a_batch_is_the_sum_of_its_slices(data: TrainingData) -> None:
         assert (parameter.grad - (a + b)).norm() <= 1e-3 * parameter.grad.norm() + 1e-6
 
 
+def test_other_cases_styles_are_asked_for_in_the_contents_proportion_of_fat(data: TrainingData) -> None:
+    """Of bodies of fat and muscle; and the model's card tells what maps tell of them."""
+    of_fat = {"A": 0.3, "B": 0.5, "C": 0.7}
+
+    def with_fat(one: TrainingSlice) -> TrainingSlice:
+        x, body = one.x.clone(), one.labels == THORAX.organ("body").label
+        noise = 0.01 * torch.randn(int(body.sum()), generator=torch.Generator().manual_seed(0))
+        x[0, 0][body] = noise + torch.where(torch.linspace(0, 1, len(noise)) < of_fat[one.case_id], -0.4, 0.4)
+        return replace(one, x=x)
+
+    trainer = StyleTrainer(STYLES, THORAX, random_weights(), data._changed(with_fat), 64, 0, Computing())
+    cut = trainer.G.composition.cut
+    for n in range(8):
+        task = trainer._task(data.draw(n, 0, 200))
+        if task.own_style:
+            assert task.codes is task.style_codes
+        else:
+            assert fat_of_codes(task.codes, cut)[0, 1].item() == pytest.approx(of_fat[task.content.case_id], abs=0.02)
+            assert fat_of_codes(task.style_codes, cut)[0, 1].item() == pytest.approx(
+                of_fat[task.style.case_id], abs=0.02
+            )
+            torch.testing.assert_close(task.codes[:, 2:], task.style_codes[:, 2:], equal_nan=True)
+    assert list(trainer.card("ABC")["fat"]) == ["body"]
+
+
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_step_in_parts_is_the_step(data: TrainingData, at_once: int) -> None:
     """Gradients of both players and losses are those of all slices at once, up to the order of sums."""
@@ -140,7 +166,7 @@ def test_a_step_in_parts_is_the_step(data: TrainingData, at_once: int) -> None:
     for name, loss in losses.items():
         assert loss.item() == pytest.approx(expected[name].item(), rel=1e-3), name
     for gradient, one in zip(gradients, its, strict=True):
-        assert (gradient - one).norm() <= 1e-3 * one.norm() + 1e-5
+        assert (gradient - one).norm() <= 5e-3 * one.norm() + 1e-5  # slopes change where a score meets a quantile
 
 
 def test_training_grows_from_small_slices_to_the_models_own(cases: Path) -> None:
@@ -194,7 +220,7 @@ def test_resumed_is_bit_for_bit_uninterrupted(cases: Path, tmp_path: Path) -> No
 def test_the_bank_has_the_cases_asked_for_or_all(cases: Path, model: Path, tmp_path: Path) -> None:
     card = read_card(model)
     assert card["styles"] == card["cases"] == list(card["style_codes"]) == ["A", "B", "C"]
-    assert card["style_codes"]["B"]["lungs"][8] == pytest.approx(HU[2], abs=10)
+    assert card["style_codes"]["B"]["lungs"][50] == pytest.approx(HU[2], abs=10)
     run(cases, tmp_path / "two.ctstyle", 1, styles=("C", "A"))
     card = read_card(tmp_path / "two.ctstyle")
     assert card["styles"] == list(card["style_codes"]) == ["C", "A"] and card["cases"] == ["A", "B", "C"]
@@ -303,12 +329,14 @@ def test_a_damaged_bank_is_told(model: Path, tmp_path: Path, refused) -> None:
     from CTStyleGenCore.model_file import write_model
 
     damages: list[Callable[[dict], object]] = [
-        lambda codes: codes["A"].update(lungs=[1, 2]),
-        lambda codes: codes["A"].update(lungs=[10**400, *codes["A"]["lungs"][1:]]),
-        lambda codes: codes.pop("A"),
+        lambda card: card.update(fat={"body": [0.5]}),
+        lambda card: card.update(fat=["body"]),
+        lambda card: card["style_codes"]["A"].update(lungs=[1, 2]),
+        lambda card: card["style_codes"]["A"]["lungs"].insert(0, 10**400),
+        lambda card: card["style_codes"].pop("A"),
     ]
     for damage in damages:
         card = json.loads(json.dumps(read_card(model)))
-        damage(card["style_codes"])
+        damage(card)
         write_model(tmp_path / "bad.ctstyle", read_weights(model), card)
         assert "damaged" in refused(Model, tmp_path / "bad.ctstyle", "cpu")
