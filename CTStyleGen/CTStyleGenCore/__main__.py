@@ -7,6 +7,7 @@ else.
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -214,7 +215,8 @@ def _evaluate(options: argparse.Namespace, report: Report) -> None:
 def _info(options: argparse.Namespace, report: Report) -> None:
     from .model_file import read_card
 
-    print(json.dumps(read_card(options.model), indent=2))
+    card = json.dumps(read_card(options.model), indent=2)
+    print(re.sub(r"\[\n[-+.,\deE\s]+\]", lambda numbers: f"[{' '.join(numbers[0][1:-1].split())}]", card))
 
 
 def _check(options: argparse.Namespace, report: Report) -> None:

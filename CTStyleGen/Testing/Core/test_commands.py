@@ -65,6 +65,7 @@ def refused(ran: subprocess.CompletedProcess) -> str:
 def test_info_prints_the_card(model: Path) -> None:
     ran = command("info", model)
     assert ran.returncode == 0 and json.loads(ran.stdout) == read_card(model)
+    assert '"hu_range": [-1000.0, 1000.0],\n' in ran.stdout  # numbers in a line, of which style codes have many
 
 
 def oblique_left_handed(image: sitk.Image) -> sitk.Image:
