@@ -157,3 +157,14 @@ def test_where_nothing_is_known_or_nothing_is_to_change_the_order_stays() -> Non
     for natural, asked in ((torch.nan, 0.5), (0.5, torch.nan), (0.625, 0.625)):
         result = grown(scores, shares, torch.tensor([[natural]]), torch.tensor([[asked]]))
         assert torch.equal(result.flatten().argsort(stable=True), scores.flatten().argsort(stable=True))
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 3])
+def test_organs_of_hardly_any_pixels_are_no_harm(pixels: int) -> None:
+    scores, shares = scattered()
+    few = torch.zeros_like(shares)
+    few[..., 0, :pixels] = 1
+    both = torch.cat([few, shares - few], dim=1)
+    result = grown(scores, both, torch.tensor([[0.5, torch.nan]]), torch.tensor([[0.2, 0.5]]))
+    assert result.isfinite().all() and torch.equal(result[both[:, 1:] > 0], scores[both[:, 1:] > 0])
+    assert depth(both).isfinite().all()
