@@ -44,10 +44,11 @@ class Composition:
     @classmethod
     def learned(cls, shares: Iterable[Tensor], fat: Tensor, cases: Sequence[str], cut: float) -> "Composition":
         """Of slices: each one's shares [1, O, S, S], fat [slices, O] and cases; every case counts once."""
-        depths = torch.cat([depth(one) for one in shares]).double().numpy()
         found, named = fat.double().numpy(), np.array(cases)
-        rows = []
-        for organ in range(found.shape[1]):
+        inside = range(1, found.shape[1])
+        depths = np.pad(torch.cat([depth(one, inside) for one in shares]).double().numpy(), ((0, 0), (1, 0)))
+        rows = [[np.nan] * 4]  # the outside
+        for organ in inside:
             own = [(named == case) & ~np.isnan(found[:, organ]) for case in dict.fromkeys(cases)]
             means = np.array([(depths[of, organ].mean(), found[of, organ].mean()) for of in own if of.any()])
             rows.append(_line(means))
@@ -60,8 +61,11 @@ class Composition:
 
     def fat(self, shares: Tensor) -> Tensor:
         """The share of each organ's pixels that should be fat, by maps [N, O, S, S]: [N, O]; NaN: not told."""
-        start, slope, least, greatest = self.lines.to(shares.device).unbind(1)
-        return (start + slope * depth(shares)).maximum(least).minimum(greatest)
+        organs = self.told.nonzero()[:, 0].tolist()
+        start, slope, least, greatest = self.lines[organs].to(shares.device).unbind(1)
+        found = shares.new_full(shares.shape[:2], torch.nan)
+        found[:, organs] = (start + slope * depth(shares, organs)).maximum(least).minimum(greatest)
+        return found
 
     def to_json(self, anatomy: Anatomy) -> dict[str, list[float]]:
         rows = zip(anatomy.organs, self.lines.tolist(), strict=True)
@@ -124,26 +128,25 @@ def in_proportion(codes: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
     return torch.cat([torch.where(both, moved, quantiles), codes[..., len(LEVELS) :]], dim=-1)
 
 
-def depth(shares: Tensor) -> Tensor:
-    """How far each organ's pixels are from any other organ, at the median: [N, O], in sides of the slice.
+def depth(shares: Tensor, organs: Sequence[int]) -> Tensor:
+    """How far some organs' pixels are from any other organ, at the median, in sides of the slice: [N, those organs].
 
-    shares [N, O, S, S]. By chessboard distance; 0 for organs that aren't there, and the outside.
+    shares [N, O, S, S]. By chessboard distance; 0 for organs that aren't there, or are alone.
     """
-    organs = F.adaptive_avg_pool2d(shares, min(_GRID, shares.shape[-1]))
-    areas = organs.sum((2, 3))
-    reached = organs[:, 1:].sum(1, keepdim=True) - organs
-    reached[:, 0] = 0
+    squares = F.adaptive_avg_pool2d(shares, min(_GRID, shares.shape[-1]))
+    own = squares[:, list(organs)]
+    areas, reached = own.sum((2, 3)), squares[:, 1:].sum(1, keepdim=True) - own
     lonely = (areas == 0) | (reached.amax((2, 3)) < 1e-6)
     median, before = torch.zeros_like(areas), torch.zeros_like(areas)
-    for step in range(organs.shape[-1]):
-        covered = (organs * reached).sum((2, 3)) / areas.clamp(min=1e-6)
+    for step in range(own.shape[-1]):
+        covered = (own * reached).sum((2, 3)) / areas.clamp(min=1e-6)
         if step:
             part = (0.5 - before) / (covered - before).clamp(min=1e-6)
             median += torch.where(before < 0.5, part.clamp(0, 1), 0)
         if (lonely | (covered >= 0.5)).all():
             break
         before, reached = covered, F.max_pool2d(reached, 3, stride=1, padding=1)
-    return (median / organs.shape[-1]).where(~lonely, 0)
+    return (median / own.shape[-1]).where(~lonely, 0)
 
 
 def grown(scores: Tensor, shares: Tensor, natural: Tensor, asked: Tensor) -> Tensor:
@@ -200,6 +203,7 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
 def _mean_around(sums: Tensor, weights: Tensor, reach: int, mean: Tensor) -> Tensor:
     """sums over weights, both smoothed, [squares, squares]."""
     both = torch.stack([sums, weights])[None]
-    for _pass in range(2):  # twice a box is nearly a tent
-        both = F.avg_pool2d(F.pad(both, (reach,) * 4, mode="replicate"), 2 * reach + 1, stride=1)
+    for box in 2 * ((2 * reach + 1, 1), (1, 2 * reach + 1)):  # twice a box is nearly a tent
+        padding = (box[1] // 2, box[1] // 2, box[0] // 2, box[0] // 2)
+        both = F.avg_pool2d(F.pad(both, padding, mode="replicate"), box, stride=1)
     return (both[0, 0] + 0.01 * mean) / (both[0, 1] + 0.01)
