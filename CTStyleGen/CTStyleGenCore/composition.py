@@ -183,9 +183,8 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
         return F.interpolate(means[None, None], size=scores.shape, mode="bilinear").flatten()[place]
 
     muscle = ranks >= fat
-    nearness = smooth(
-        muscle + 0.01 * ranks, torch.ones_like(muscle), *_REACHES
-    )  # by ranks alone where no muscle is near
+    likely = muscle + 0.01 * ranks  # ranks decide where no muscle is near
+    nearness = smooth(likely, torch.ones_like(muscle), *_REACHES)
     grows = wanted < fat  # muscle, else fat
     others = (muscle != grows).nonzero()[:, 0]
     nearest = others[nearness[others].argsort(descending=grows, stable=True)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .anatomy import Anatomy
-from .styles import BETWEEN, LEVELS, TOLD_LEVELS
+from .styles import LEVELS, quantiles_of
 
 _LOW, _HIGH = -2048, 4095  # HU; values beyond are counted there
 
@@ -61,17 +61,10 @@ def style_quantiles(card: Mapping[str, Any], mix: Mapping[str, Mapping[str, floa
     """
     codes, found = card.get("style_codes", {}), {}
     for organ, shares in mix.items():
-        rows = [(_quantiles(codes[case][organ]), share) for case, share in shares.items() if organ in codes[case]]
+        rows = [(quantiles_of(codes[case][organ]), share) for case, share in shares.items() if organ in codes[case]]
         if rows:
             found[organ] = np.average([row for row, _ in rows], axis=0, weights=[share for _, share in rows])
     return found
-
-
-def _quantiles(code: Sequence[float]) -> np.ndarray:
-    """The HU at LEVELS of a card's code; those of before had TOLD_LEVELS alone."""
-    if len(code) > len(LEVELS):
-        return np.array(code[: len(LEVELS)])
-    return np.array(code[: len(TOLD_LEVELS)]) @ BETWEEN
 
 
 def _histograms(hu: np.ndarray, labels: np.ndarray, organs: int) -> np.ndarray:

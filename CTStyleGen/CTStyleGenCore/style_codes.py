@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .slices import HuRange
-from .styles import BETWEEN, LEVELS, TOLD_LEVELS
+from .styles import BETWEEN, LEVELS, TOLD_LEVELS, quantiles_of
 
 LAGS = (1, 2, 4, 8)  # pixels apart
 GRAIN = len(LEVELS) + len(LAGS)  # its place in a code
@@ -161,10 +161,7 @@ def _row(numbers: Sequence[float] | None) -> Tensor:
     """A card's numbers as a code, in HU: [CODE_SIZE]."""
     if numbers is None:
         return torch.full((CODE_SIZE,), torch.nan, dtype=torch.float64)
-    row = torch.tensor(numbers, dtype=torch.float64)
-    if len(row) in (TOLD, TOLD + 1):
-        known = from_told(row[:TOLD])[:GRAIN]
-        return torch.cat([known, row[TOLD:], row.new_full((TOLD + 1 - len(row),), torch.nan)])
-    if len(row) != CODE_SIZE:
+    if len(numbers) not in (TOLD, TOLD + 1, CODE_SIZE):
         raise ValueError
-    return row
+    texture = numbers[len(LEVELS if len(numbers) == CODE_SIZE else TOLD_LEVELS) :]
+    return torch.tensor([*quantiles_of(numbers), *texture, torch.nan][:CODE_SIZE], dtype=torch.float64)

@@ -28,6 +28,13 @@ BETWEEN = np.stack([np.interp(SCORES, _TOLD_SCORES, one) for one in np.eye(len(T
 Mix = dict[str, dict[str, float]]  # organ name -> case id or path -> share; the shares of an organ add up to 1
 
 
+def quantiles_of(code: Sequence[float]) -> np.ndarray:
+    """The HU at LEVELS of a card's code; those of before had TOLD_LEVELS alone."""
+    if len(code) > len(LEVELS):
+        return np.array(code[: len(LEVELS)])
+    return np.array(code[: len(TOLD_LEVELS)]) @ BETWEEN
+
+
 def has_style_bank(card: dict[str, Any]) -> bool:
     """Whether the model of that card takes each organ's style when it is used; others have one look."""
     return "style_codes" in card
