@@ -20,7 +20,6 @@ from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_check
 from .devices import Computing, free_memory, memory_told
 from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
 from .files import require_place
-from .label_check import misfits
 from .memorisation import measured
 from .model_file import write_model
 from .networks import is_valid_size
@@ -89,7 +88,7 @@ def train(
     report = report if ranks.first else _silent
     anatomy, hu = load_anatomy(preset.anatomy), HuRange()
     data = _read(options, preset, anatomy, hu)
-    for doubt in _doubts(data, anatomy, hu):
+    for doubt in data.doubts:
         report({"event": "notice", "message": doubt})
     description = _description(options, preset, weights, data, options.batch * ranks.count)
     trainer_of = StyleTrainer if preset.style_bank else Trainer
@@ -161,21 +160,6 @@ def _told_of_less(computing: Computing, less: Computing, resume: bool) -> str:
         how = "on the CPU"
     since = "the last checkpoint" if resume else "the first step"
     return f"The memory of {computing.device} is not enough: going on from {since} {how}."
-
-
-def _doubts(data: TrainingData, anatomy: Anatomy, hu: HuRange) -> list[str]:
-    """What is doubtful about the segmentations of the slices, a sentence a case."""
-    doubts = []
-    for case_id in dict.fromkeys(one.case_id for one in data.slices):
-        own = [one for one in data.slices if one.case_id == case_id]
-        found = [misfits(hu.to_hu(one.x[0, 0]).numpy(), one.labels.numpy(), anatomy) for one in own]
-        if count := sum(map(bool, found)):
-            names = " and ".join(organ.name for organ in anatomy.organs if any(organ in organs for organs in found))
-            doubts.append(
-                f"In {count} of {len(own)} slices of {case_id}, a tenth or more of {names} has HU that can't be: see "
-                "whether the segmentation fits the CT there, or leave the case out."
-            )
-    return doubts
 
 
 def _silent(event: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from .anatomy import Anatomy
 from .augmentation import Pose, draw_pose, posed
 from .cases import Case, find_cases
 from .errors import InputError
+from .label_check import fitting_slices
 from .slices import HuRange, Square, axial, gray_map
 from .style_codes import measure_codes
 
@@ -83,6 +84,7 @@ class TrainingData:
 
     contents: tuple[TrainingSlice, ...]
     styles: tuple[TrainingSlice, ...]
+    doubts: tuple[str, ...] = ()  # about the segmentations, a sentence a case
 
     @property
     def slices(self) -> list[TrainingSlice]:
@@ -119,7 +121,8 @@ class TrainingData:
     def _changed(self, change: Callable[[TrainingSlice], TrainingSlice]) -> "TrainingData":
         """The same with every slice changed; one that is content and style stays one."""
         changed = {id(one): change(one) for one in {id(one): one for one in (*self.contents, *self.styles)}.values()}
-        return TrainingData(*(tuple(changed[id(one)] for one in part) for part in (self.contents, self.styles)))
+        contents, styles = (tuple(changed[id(one)] for one in part) for part in (self.contents, self.styles))
+        return replace(self, contents=contents, styles=styles)
 
     def _styles_for(self, content: TrainingSlice) -> list[int]:
         return [index for index, style in enumerate(self.styles) if style.case_id != content.case_id]
@@ -138,8 +141,9 @@ def load_training_data(
     """Reads the cases of ``folder`` and takes ``slices_per_case`` slices of each, and ``style_slices`` of each style.
 
     One case at a time is in memory, besides the slices; those that are content and style alike are there once. With one
-    style case, its own slices are no content. With ``every_style`` all cases give both. Raises InputError when a style
-    is not among the cases, or nothing is left to learn from.
+    style case, its own slices are no content. With ``every_style`` all cases give both. Slices whose labels don't fit
+    their CT are left out, but of a case where none fits. Raises InputError when a style is not among the cases, or
+    nothing is left to learn from.
     """
     cases = {files.case_id: files for files in find_cases(folder)}
     if unknown := [style for style in style_ids if style not in cases]:
@@ -150,22 +154,36 @@ def load_training_data(
         style_ids = tuple(cases)
     contents: list[TrainingSlice] = []
     styles: dict[str, list[TrainingSlice]] = {style: [] for style in style_ids}
+    doubts: list[str] = []
     for case_id, files in cases.items():
         case = files.read(anatomy)
-        slices = cache(partial(training_slices, case, anatomy, size, hu=hu))
+        fitting = fitting_slices(case, anatomy)
+        doubts += [fitting.doubt] if fitting.doubt else []
+        slices = cache(partial(_fullest, case, fitting.places, anatomy, size, hu))
         if case_id in styles:
             styles[case_id] = slices(style_slices)
         if len(styles) > 1 or case_id not in styles:
             contents += slices(slices_per_case)
-    data = TrainingData(tuple(contents), tuple(chain.from_iterable(styles.values())))
+    data = TrainingData(tuple(contents), tuple(chain.from_iterable(styles.values())), tuple(doubts))
     if not data.contents:
         raise InputError(f"{folder} holds no case besides the style {style_ids[0]}: add a case of another patient.")
     return data
 
 
 def training_slices(case: Case, anatomy: Anatomy, size: int, count: int, hu: HuRange) -> list[TrainingSlice]:
-    """``count`` axial slices of a case (all, if it has fewer), spread evenly over those that show the most organs."""
-    return slices_at(case, fullest_slices(axial(case.labels), count), anatomy, size, hu)
+    """``count`` axial slices of a case, spread evenly over those that show the most organs; all, if it has fewer.
+
+    Of slices whose labels fit their CT (`label_check`), if there are any.
+    """
+    return _fullest(case, fitting_slices(case, anatomy).places, anatomy, size, hu, count)
+
+
+def _fullest(
+    case: Case, places: Sequence[int], anatomy: Anatomy, size: int, hu: HuRange, count: int
+) -> list[TrainingSlice]:
+    """``count`` of the slices at these places."""
+    chosen = fullest_slices(axial(case.labels)[list(places)], count)
+    return slices_at(case, [places[n] for n in chosen], anatomy, size, hu)
 
 
 def slices_at(case: Case, places: Sequence[int], anatomy: Anatomy, size: int, hu: HuRange) -> list[TrainingSlice]:

@@ -54,20 +54,44 @@ def run(options: TrainingOptions, stop_at: int | None = None, preset: Preset = P
     return events
 
 
-def test_labels_that_dont_fit_their_ct_are_told_of_before_the_first_step(tmp_path: Path) -> None:
-    folder = write_cases(tmp_path / "cases")
-    path = folder / "C" / "labels.nrrd"
+def mistake(folder: Path, slices: slice) -> None:
+    """Labels the mediastinum of a case as lungs in some of its slices."""
+    path = folder / "labels.nrrd"
     labels = sitk.ReadImage(str(path))
     lungs, mediastinum = (THORAX.organ(name).label for name in ("lungs", "mediastinum"))
     values = sitk.GetArrayFromImage(labels)
-    values[values == mediastinum] = lungs
+    part = values[slices]
+    part[part == mediastinum] = lungs
     mistaken = sitk.GetImageFromArray(values)
     mistaken.CopyInformation(labels)
     sitk.WriteImage(mistaken, str(path))
+
+
+def test_a_case_whose_labels_dont_fit_its_ct_is_told_of_before_the_first_step(tmp_path: Path) -> None:
+    folder = write_cases(tmp_path / "cases")
+    mistake(folder / "C", slice(None))
     events = run(options(folder, tmp_path, steps=1))
     notices = [event["message"] for event in events if event["event"] == "notice"]
     assert len(notices) == 1 and "of C, a tenth or more of lungs has HU that can't be" in notices[0]
-    assert events[0]["event"] == "notice"
+    assert "leave the case out" in notices[0] and events[0]["event"] == "notice"
+
+
+def test_slices_whose_labels_dont_fit_their_ct_are_left_out(tmp_path: Path) -> None:
+    folder = write_cases(tmp_path / "cases")
+
+    def heights() -> list[float]:
+        """How bright the lungs are, slice by slice, of those that a training would take."""
+        data = load_training_data(folder, ("A",), THORAX, 64, 9, 1, HuRange())
+        lungs = THORAX.organ("lungs").label
+        return [one.x[0, 0][one.labels == lungs].max().item() for one in data.contents if one.case_id == "C"]
+
+    before = heights()
+    mistake(folder / "C", slice(0, 2))
+    assert len(heights()) == len(before) - 2 and max(heights()) == max(before[2:])
+    events = run(options(folder, tmp_path, steps=1))
+    notices = [event["message"] for event in events if event["event"] == "notice"]
+    assert len(notices) == 1
+    assert notices[0].startswith(f"2 of {len(before)} slices of C are left out, as a tenth or more of lungs has HU")
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
