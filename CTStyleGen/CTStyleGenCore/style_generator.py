@@ -16,8 +16,7 @@ Shapes: N images in a batch, S their side in pixels, O organs.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -25,15 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .composition import Composition, fat_of_codes, grown, in_proportion
-from .style_codes import GRAIN, LAGS, LEVELS, TOLD, from_told, grain, interpolated, roughness, told
-from .styles import SCORES
+from .style_codes import TOLD, from_told, told
+from .style_hu import by_rank, in_style, normal_scores, with_borders, with_grain
 
 _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
 _STYLE_WIDTH = 64
 _WAVES = 1024
 _SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
-_BORDER_SHARE = 0.25  # of an organ's pixels, at most, that lie at a border of it; more are thin all over
 
 
 class OrganShares(nn.Module):
@@ -182,11 +180,6 @@ class StyleGenerator(nn.Module):
             return with_grain(by_rank(x, shares, codes), noise, shares, codes)
 
 
-def labels_of(shares: Tensor) -> Tensor:
-    """[N, O, S, S], 1 where an organ is, else 0 -> int64 [N, S, S]; a tenth of the time of argmax."""
-    return torch.einsum("nohw,o->nhw", shares, torch.arange(shares.shape[1], device=shares.device).to(shares)).long()
-
-
 def surroundings(shares: Tensor) -> Tensor:
     """How much there is of each organ around each of 32 x 32 squares, shares [N, O, S, S] -> [N, O, 32, 32].
 
@@ -194,104 +187,3 @@ def surroundings(shares: Tensor) -> Tensor:
     """
     squares = F.adaptive_avg_pool2d(shares, _SURROUNDINGS)
     return F.avg_pool2d(F.pad(squares, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-
-
-def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
-    """h [N, 1, S, S] with mean 0 and deviation 1 within every organ: which pixels of it are dark, which bright."""
-    area = shares.sum((2, 3)).clamp(min=1)  # [N, O]
-
-    def mean(values: Tensor) -> Tensor:
-        """Of each organ, at every pixel of it: [N, 1, S, S]."""
-        means = torch.einsum("nohw,nchw->no", shares, values) / area
-        return torch.einsum("nohw,no->nhw", shares, means)[:, None]
-
-    centered = h - mean(h)
-    return centered * (mean(centered.square()) + 1e-4).rsqrt()
-
-
-def by_rank(x: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] with its organs' HU as styles have them, codes [N, O, CODE_SIZE]: the quantiles, in x's order.
-
-    Outside, the first organ, x stays: how much of it is the body's edge isn't the style's to say.
-    """
-    result, levels = x.clone(), torch.tensor(LEVELS, device=x.device)
-    for image, organs, quantiles in zip(result.flatten(1), shares.flatten(2), codes[..., : len(LEVELS)], strict=True):
-        for share, q in zip(organs[1:], quantiles[1:], strict=True):
-            inside = share.nonzero()[:, 0]
-            at = (torch.arange(len(inside), device=x.device) + 0.5) / max(len(inside), 1)
-            image[inside[image[inside].argsort(stable=True)]] = interpolated(at, levels, q)
-    return result
-
-
-def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with that style's grain; noise [N, 1, S, S].
-
-    A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than their
-    style get noise; none where it isn't known (NaN). Others that are rougher than the style are smoothed. Both in HU,
-    and then organs are given back their distribution by ranks: fat and muscle stay apart. The outside stays as it is.
-    """
-    labels, organs = labels_of(shares), shares.shape[1]
-    smooth = smoothed(x, shares)
-
-    def of_each(measure: Callable[[Tensor, Tensor, int], Tensor], image: Tensor) -> Tensor:
-        """Of each organ: [N, O]."""
-        return torch.stack([measure(one, at[None], organs) for one, at in zip(image, labels, strict=True)])
-
-    def changed(deviation: Tensor, part: Tensor) -> Tensor:
-        """Noise of a deviation added to each organ, and a part of each smoothed, both [N, O]."""
-        added, less = (torch.einsum("nohw,no->nhw", shares, amount)[:, None] for amount in (deviation, part))
-        return by_rank(torch.where(shares[:, :1] > 0, x, torch.lerp(x, smooth, less) + added * noise), shares, codes)
-
-    neighbors = partial(roughness, lag=LAGS[0])
-    grained, rough, wanted = of_each(grain, x), of_each(neighbors, x), codes[..., len(LEVELS)]
-    power = codes[..., GRAIN].square() - grained.square()  # of the noise that adds up to the style's
-    missing = power.nan_to_num().clamp(min=0)
-    deviation = missing.sqrt() / of_each(grain, noise).clamp(min=1e-3)
-    rougher = ((rough > wanted) & (missing == 0)).to(x.dtype)
-    tried = changed(deviation, rougher)
-    reached = (of_each(grain, tried).square() - grained.square()).clamp(min=1e-9)  # ranks undo some of what noise does
-    deviation = deviation * (missing / reached).clamp(0.25, 4).sqrt()
-    part = rougher * ((rough - wanted) / (rough - of_each(neighbors, tried)).clamp(min=1e-6)).clamp(max=1)
-    return changed(deviation, part)
-
-
-def smoothed(x: Tensor, shares: Tensor) -> Tensor:
-    """x [N, 1, S, S], each pixel the mean of the 3 x 3 around it that are in its organ, binomial weights."""
-    sums, areas = _binomial(shares * x), _binomial(shares)
-    return (shares * sums / areas.clamp(min=1e-6)).sum(1, keepdim=True)
-
-
-def with_borders(x: Tensor, shares: Tensor) -> Tensor:
-    """x [N, 1, S, S], in every pixel that has one of another organ beside it some of both, as in a scanner's.
-
-    Every organ has HU between its own and its neighbors'. Ranks then put them there; left to the generator, which can't
-    know in which of two pixels across a border they are, they would seam it with dots. Organs that are mostly border,
-    such as ribs, would grow thin, and stay as they are.
-    """
-    alone = F.avg_pool2d(shares, 3, stride=1, padding=1, count_include_pad=False) == 1
-    border = shares * ~alone  # [N, O, S, S]
-    thick = border.sum((2, 3), keepdim=True) <= _BORDER_SHARE * shares.sum((2, 3), keepdim=True)
-    blended = _binomial(F.pad(x, (1, 1, 1, 1), mode="replicate"))[..., 1:-1, 1:-1]
-    return torch.where((border * thick).sum(1, keepdim=True) > 0, blended, x)
-
-
-def _binomial(x: Tensor) -> Tensor:
-    """x [N, C, S, S] averaged over 3 x 3 pixels, those in the middle weighing more; 0 beyond the edges."""
-    weights = torch.tensor([0.25, 0.5, 0.25], device=x.device)
-    kernel = (weights[:, None] * weights).expand(x.shape[1], 1, 3, 3)
-    return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
-
-
-def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """Normal scores [N, 1, S, S] as quantiles of their organ's style, codes [N, O, CODE_SIZE] -> x [N, 1, S, S].
-
-    The Gaussian anamorphosis of geostatistics (Journel and Huijbregts 1978): a pixel whose score has the probability p
-    in the normal distribution gets the quantile of p; straight between the LEVELS' quantiles, flat beyond them.
-    """
-    quantiles = codes[..., : len(LEVELS)]
-    knots = torch.tensor(SCORES, device=scores.device)
-    above = torch.searchsorted(knots, scores.detach()).clamp(1, len(LEVELS) - 1)
-    part = ((scores - knots[above - 1]) / (knots[above] - knots[above - 1])).clamp(0, 1)
-    places = (labels_of(shares)[:, None] * len(LEVELS) + above).flatten(1)
-    lower, upper = (quantiles.flatten(1).gather(1, at).view_as(scores) for at in (places - 1, places))
-    return torch.lerp(lower, upper, part)
