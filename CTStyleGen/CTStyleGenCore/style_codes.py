@@ -3,7 +3,7 @@
 A code says of an organ's gray values and texture what can be said without saying where in it they are: quantiles of its
 HU, and its roughness, the mean difference of two of its pixels some steps apart (the madogram of geostatistics,
 Matheron 1971). Quantiles mix well: their weighted mean is the Wasserstein barycenter of the HU distributions. Networks
-are told twenty of these numbers. The last, the grain, is the scanner's noise, which is added to what they draw.
+are told twenty of these numbers. The last two, the grain, are the scanner's noise, which is added to what they draw.
 
 A code is a row of CODE_SIZE numbers, NaN where the organ is missing; codes of an image are [organs, CODE_SIZE].
 """
@@ -20,8 +20,9 @@ from .slices import HuRange
 from .styles import BETWEEN, LEVELS, TOLD_LEVELS, quantiles_of
 
 LAGS = (1, 2, 4, 8)  # pixels apart
-GRAIN = len(LEVELS) + len(LAGS)  # its place in a code
-CODE_SIZE = GRAIN + 1
+GRAIN_LAGS = (1, 2)  # alike in white noise; the smoother its kernel makes a scanner's, the more it has of the second
+GRAIN = len(LEVELS) + len(LAGS)  # the place of the first of them in a code
+CODE_SIZE = GRAIN + len(GRAIN_LAGS)
 TOLD = len(TOLD_LEVELS) + len(LAGS)
 _TOLD_PLACES = [*map(LEVELS.index, TOLD_LEVELS), *range(len(LEVELS), GRAIN)]
 _MIN_AREA = 16  # pixels; fewer have no distribution
@@ -32,8 +33,8 @@ _OF_WHITE_NOISE = 2**0.5 * NormalDist().inv_cdf(0.5 + _QUARTILE / 2)  # that qua
 def measure_codes(x: Tensor, labels: Tensor, organs: int) -> Tensor:
     """The codes [organs, CODE_SIZE] of slices x [K, S, S], taken together, with labels int64 [K, S, S]; in x's unit."""
     seen = _measured(x, labels, organs, LEVELS)
-    grains = grain(x, labels, organs).where(~seen[:, 0].isnan(), torch.nan)
-    return torch.cat([seen, grains[:, None]], dim=1)
+    grains = torch.stack([grain(x, labels, organs, lag) for lag in GRAIN_LAGS], dim=1)
+    return torch.cat([seen, grains.where(~seen[:, :1].isnan(), torch.nan)], dim=1)
 
 
 def measure_told(x: Tensor, labels: Tensor, organs: int) -> Tensor:
@@ -67,7 +68,8 @@ def from_told(numbers: Tensor) -> Tensor:
     """
     quantiles, rough = numbers.split((len(TOLD_LEVELS), len(LAGS)), dim=-1)
     all_quantiles = quantiles @ torch.from_numpy(BETWEEN).to(numbers)
-    return torch.cat([all_quantiles, rough, torch.full_like(rough[..., :1], torch.nan)], dim=-1)
+    unknown = torch.full_like(rough[..., : len(GRAIN_LAGS)], torch.nan)
+    return torch.cat([all_quantiles, rough, unknown], dim=-1)
 
 
 def interpolated(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
@@ -102,16 +104,16 @@ def roughness(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
     return total / pairs.clamp(min=1)
 
 
-def grain(x: Tensor, labels: Tensor, organs: int) -> Tensor:
-    """The deviation of white noise whose neighboring pixels differ as those of each organ do: [organs].
+def grain(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
+    """The deviation of white noise whose pixels ``lag`` apart differ as those of each organ do: [organs].
 
-    x [K, S, S], labels int64 [K, S, S]; in the unit of x; 0 where an organ has few pairs. By the lower quartile of the
-    differences: few are across edges, as of muscle and fat, but these are large, and would pass for noise in a mean (a
-    robust estimate of noise, as the median of Donoho 1995 is one).
+    x [K, S, S], labels int64 [K, S, S]; in the unit of x; 0 of the outside, and of an organ of few pairs. By the lower
+    quartile of the differences: few are across edges, as of muscle and fat, but these are large, and would pass for
+    noise in a mean (a robust estimate of noise, as the median of Donoho 1995 is one).
     """
-    apart, shared = (torch.cat(parts) for parts in zip(*_pairs(x, labels, organs, 1), strict=True))
+    apart, shared = (torch.cat(parts) for parts in zip(*_pairs(x, labels, organs, lag), strict=True))
     found = x.new_zeros(organs)
-    for organ in range(organs):
+    for organ in range(1, organs):
         differences = apart[shared == organ]
         if len(differences) >= _MIN_AREA:
             found[organ] = differences.kthvalue(int(_QUARTILE * len(differences))).values / _OF_WHITE_NOISE
@@ -149,7 +151,7 @@ def codes_to_json(codes: Tensor, anatomy: Anatomy, hu: HuRange) -> dict[str, lis
 def codes_from_json(card: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> Tensor:
     """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code.
 
-    Codes of before had only what networks are told, or that and the grain; where that isn't known (NaN), none is added.
+    Codes of before had only what networks are told, or no grain, or that of neighbors alone; unknown, it is NaN.
     """
     rows = torch.stack([_row(card.get(organ.name)) for organ in anatomy.organs])
     quantiles, texture = rows.split((len(LEVELS), CODE_SIZE - len(LEVELS)), dim=1)
@@ -161,7 +163,7 @@ def _row(numbers: Sequence[float] | None) -> Tensor:
     """A card's numbers as a code, in HU: [CODE_SIZE]."""
     if numbers is None:
         return torch.full((CODE_SIZE,), torch.nan, dtype=torch.float64)
-    if len(numbers) not in (TOLD, TOLD + 1, CODE_SIZE):
+    if len(numbers) not in (TOLD, TOLD + 1, CODE_SIZE - 1, CODE_SIZE):
         raise ValueError
-    texture = numbers[len(LEVELS if len(numbers) == CODE_SIZE else TOLD_LEVELS) :]
-    return torch.tensor([*quantiles_of(numbers), *texture, torch.nan][:CODE_SIZE], dtype=torch.float64)
+    texture = numbers[len(LEVELS if len(numbers) >= CODE_SIZE - 1 else TOLD_LEVELS) :]
+    return torch.tensor([*quantiles_of(numbers), *texture, torch.nan, torch.nan][:CODE_SIZE], dtype=torch.float64)

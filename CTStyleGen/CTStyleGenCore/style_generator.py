@@ -24,13 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .composition import Composition, fat_of_codes, grown, in_proportion
-from .style_codes import TOLD, from_told, told
-from .style_hu import by_rank, in_style, normal_scores, with_borders, with_grain
+from .style_codes import GRAIN, TOLD, from_told, told
+from .style_hu import by_rank, in_style, normal_scores, scattered, with_borders, with_grain
 
 _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
 _STYLE_WIDTH = 64
 _WAVES = 1024
+_SCANNERS = 256  # side from which pixels are so small that the last block's noise is a scanner's, not vessels
 _SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
 
 
@@ -67,8 +68,11 @@ class NormalizedCodes(nn.Module):
         self.deviation = (numbers - self.mean).square().nanmean(0).sqrt().nan_to_num().clamp(min=0.01)
 
     def filled(self, codes: Tensor) -> Tensor:
-        """Codes [N, O, CODE_SIZE] as they are, the missing ones with the mean, but for the grain."""
-        return torch.where(codes.isnan(), from_told(self.mean), codes)
+        """Codes [N, O, CODE_SIZE] as they are, the missing ones with the mean, their grain the median organ's."""
+        known = torch.where(codes.isnan(), from_told(self.mean), codes)
+        grains = known[..., GRAIN:]
+        median = grains[:, 1:].nanmedian(1, keepdim=True).values
+        return torch.cat([known[..., :GRAIN], torch.where(grains.isnan(), median, grains)], dim=2)
 
     def forward(self, codes: Tensor) -> Tensor:
         return ((told(codes) - self.mean) / self.deviation).nan_to_num().clamp(-3, 3)
@@ -114,10 +118,13 @@ class _Modulated(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode=_padding(side))
         self.by_style = nn.Linear(_STYLE_WIDTH, 3 * channels_out)  # scale, shift, gain of the noise
 
-    def forward(self, h: Tensor, shares: Tensor, styles: Tensor, noise: Tensor | float) -> Tensor:
-        """h [N, C, s, s], shares [N, O, s, s], styles [N, O, W], noise [N, 1, s, s] or 0 -> [N, C', s, s]."""
-        scale, shift, gain = torch.einsum("nohw,noc->nchw", shares, self.by_style(styles)).chunk(3, dim=1)
-        h = self.conv(h) + gain * noise
+    def forward(self, h: Tensor, shares: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
+        """h [N, C, s, s], shares [N, O, s, s], styles [N, O, W], noise [N, 1, s, s] or none -> [N, C', s, s]."""
+        h = self.conv(h)
+        told = self.by_style(styles)[..., : (2 if noise is None else 3) * h.shape[1]]
+        scale, shift, *gain = torch.einsum("nohw,noc->nchw", shares, told).split(h.shape[1], dim=1)
+        if noise is not None:
+            h = h + gain[0] * noise
         h = h * (h.square().mean(1, keepdim=True) + 1e-6).rsqrt()  # of the pixel alone: organs don't touch each other
         return F.leaky_relu(h * (1 + scale) + shift, 0.2)
 
@@ -157,13 +164,15 @@ class StyleGenerator(nn.Module):
             fat_by_map, fat_by_style = self.composition.fat(shares), fat_of_codes(codes, self.composition.cut)
             drawn = in_proportion(codes, fat_by_style, fat_by_map)
         styles = self.style(torch.cat([self.normalized(drawn), by_organ], dim=2))
-        h, around = self.start(F.adaptive_avg_pool2d(shares, self.sides[0])), surroundings(shares)
+        at_side = pyramid(shares, self.sides[0])
+        h, around = self.start(at_side[self.sides[0]]), surroundings(at_side[_SURROUNDINGS])
         score = h.new_zeros(len(y), 1, 1, 1).float()
         for side, enlarged, refined, scored in zip(self.sides, self.enlarged, self.refined, self.scores, strict=True):
             if side > y.shape[-1]:
                 break
-            here = F.adaptive_avg_pool2d(shares, side)
-            known, noise = (styles, self.waves[str(side)](z, side)) if side > _LAYOUT else (by_organ, 0.0)
+            here = at_side[side]
+            known = styles if side > _LAYOUT else by_organ
+            noise = self.waves[str(side)](z, side) if self._draws_noise(side, y.shape[-1]) else None
             near = F.interpolate(around, size=(side, side), mode="bilinear", antialias=True)
             h = torch.cat([F.interpolate(h, size=(side, side), mode="bilinear"), near], dim=1)
             h = enlarged(h, here, known, noise)
@@ -173,11 +182,27 @@ class StyleGenerator(nn.Module):
             scores, codes = normal_scores(score, shares), self.normalized.filled(codes)
             if self.training:
                 return in_style(scores, shares, codes)
-            noise = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
+            waves = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
             scores = grown(scores, shares, fat_by_map, fat_by_style)
             x = torch.where(shares[:, :1] > 0, in_style(scores, shares, codes), scores)
             x = with_borders(by_rank(x, shares, codes), shares)
-            return with_grain(by_rank(x, shares, codes), noise, shares, codes)
+            return with_grain(by_rank(x, shares, codes), waves, scattered(waves), shares, codes)
+
+    def _draws_noise(self, side: int, last: int) -> bool:
+        """Whether the block of a side has noise, in slices with ``last`` pixels a side.
+
+        In training the last one needs it to be as rough as the style asks; in use, from _SCANNERS pixels on, grain adds
+        noise of the style's own kind instead.
+        """
+        return side > _LAYOUT and (self.training or side < max(last, _SCANNERS))
+
+
+def pyramid(shares: Tensor, least: int) -> dict[int, Tensor]:
+    """Shares [N, O, S, S] at S, S / 2, ..., ``least`` squares a side, by the side: each square's mean."""
+    levels = {shares.shape[-1]: shares}
+    while (side := min(levels)) > least:
+        levels[side // 2] = F.avg_pool2d(levels[side], 2)
+    return levels
 
 
 def surroundings(shares: Tensor) -> Tensor:

@@ -5,16 +5,18 @@ in a batch, S their side in pixels, O organs; shares [N, O, S, S] are 1 where an
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .style_codes import GRAIN, LAGS, LEVELS, grain, interpolated, roughness
+from .style_codes import GRAIN, GRAIN_LAGS, LAGS, LEVELS, grain, interpolated, roughness
 from .styles import SCORES
 
 _BORDER_SHARE = 0.25  # of an organ's pixels, at most, that lie at a border of it; more are thin all over
+_WAVES_GRAIN = (0.4233, 1.0330)  # of waves, squared, at GRAIN_LAGS: 1 - J1(2 r) / r
 
 
 def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
@@ -73,36 +75,59 @@ def with_borders(x: Tensor, shares: Tensor) -> Tensor:
     return torch.where((border * thick).sum(1, keepdim=True) > 0, blended, x)
 
 
-def with_grain(x: Tensor, noise: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with that style's grain; noise [N, 1, S, S].
+def with_grain(x: Tensor, waves: Tensor, white: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
+    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with that style's grain; two noise fields [N, 1, S, S].
 
     A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than their
-    style get noise; none where it isn't known (NaN). Others that are rougher than the style are smoothed. Both in HU,
-    and then organs are given back their distribution by ranks: fat and muscle stay apart. The outside stays as it is.
+    style get noise, of white and of waves so much that it is at both lags the style's; none where it isn't known (NaN).
+    Others that are rougher than the style are smoothed. Both in HU, and then organs are given back their distribution
+    by ranks: fat and muscle stay apart. The outside stays as it is.
     """
     labels, organs = labels_of(shares), shares.shape[1]
     smooth = smoothed(x, shares)
 
-    def of_each(measure: Callable[[Tensor, Tensor, int], Tensor], image: Tensor) -> Tensor:
+    def of_each(measure: Callable[..., Tensor], image: Tensor, lag: int) -> Tensor:
         """Of each organ: [N, O]."""
-        return torch.stack([measure(one, at[None], organs) for one, at in zip(image, labels, strict=True)])
+        return torch.stack([measure(one, at[None], organs, lag) for one, at in zip(image, labels, strict=True)])
 
-    def changed(deviation: Tensor, part: Tensor) -> Tensor:
-        """Noise of a deviation added to each organ, and a part of each smoothed, both [N, O]."""
-        added, less = (torch.einsum("nohw,no->nhw", shares, amount)[:, None] for amount in (deviation, part))
-        return by_rank(torch.where(shares[:, :1] > 0, x, torch.lerp(x, smooth, less) + added * noise), shares, codes)
+    def changed(added: Tensor, part: Tensor) -> Tensor:
+        """White noise and waves of powers [2, N, O] added to each organ, and a part of each [N, O] smoothed."""
+        by_organ = torch.stack([*added.sqrt(), part])
+        by_white, by_waves, less = torch.einsum("nohw,kno->knhw", shares, by_organ)[:, :, None]
+        noisy = torch.lerp(x, smooth, less) + by_white * white + by_waves * waves
+        return by_rank(torch.where(shares[:, :1] > 0, x, noisy), shares, codes)
 
-    neighbors = partial(roughness, lag=LAGS[0])
-    grained, rough, wanted = of_each(grain, x), of_each(neighbors, x), codes[..., len(LEVELS)]
-    power = codes[..., GRAIN].square() - grained.square()  # of the noise that adds up to the style's
-    missing = power.nan_to_num().clamp(min=0)
-    deviation = missing.sqrt() / of_each(grain, noise).clamp(min=1e-3)
+    grains = torch.stack([of_each(grain, x, lag) for lag in GRAIN_LAGS], dim=-1).square()
+    near, far = (codes[..., GRAIN:].square() - grains).unbind(-1)  # what noise has to add
+    rough, wanted = of_each(roughness, x, LAGS[0]), codes[..., len(LEVELS)]
+    missing = near.nan_to_num().clamp(min=0)
+    added = _powers(missing, far)
     rougher = ((rough > wanted) & (missing == 0)).to(x.dtype)
-    tried = changed(deviation, rougher)
-    reached = (of_each(grain, tried).square() - grained.square()).clamp(min=1e-9)  # ranks undo some of what noise does
-    deviation = deviation * (missing / reached).clamp(0.25, 4).sqrt()
-    part = rougher * ((rough - wanted) / (rough - of_each(neighbors, tried)).clamp(min=1e-6)).clamp(max=1)
-    return changed(deviation, part)
+    tried = changed(added, rougher)
+    reached = (of_each(grain, tried, GRAIN_LAGS[0]).square() - grains[..., 0]).clamp(min=1e-9)  # ranks undo some of it
+    part = rougher * ((rough - wanted) / (rough - of_each(roughness, tried, LAGS[0])).clamp(min=1e-6)).clamp(max=1)
+    return changed(added * (missing / reached).clamp(0.25, 4), part)
+
+
+def _powers(near: Tensor, far: Tensor) -> Tensor:
+    """Of white noise and of waves, [2, N, O], that add ``near`` and ``far``, [N, O], at the two lags of the grain.
+
+    As near to ``far`` as there is noise for; waves alone where that isn't known (NaN).
+    """
+    of_near, of_far = _WAVES_GRAIN
+    most = near / of_near
+    waves = ((far - near) / (of_far - of_near)).where(~far.isnan(), most).clamp(min=0).minimum(most)
+    return torch.stack([(near - of_near * waves).clamp(min=0), waves])  # rounding may leave less than nothing
+
+
+def scattered(field: Tensor) -> Tensor:
+    """A noise field [N, 1, S, S] with its pixels in another order, always the same: white noise."""
+    return field.flatten(2)[..., _scattering(field[0].numel()).to(field.device)].view_as(field)
+
+
+@cache
+def _scattering(pixels: int) -> Tensor:
+    return torch.from_numpy(np.random.RandomState(0).permutation(pixels))  # a stream that NumPy keeps for ever
 
 
 def smoothed(x: Tensor, shares: Tensor) -> Tensor:

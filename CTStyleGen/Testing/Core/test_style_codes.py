@@ -10,6 +10,7 @@ from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.style_codes import (
     CODE_SIZE,
     GRAIN,
+    GRAIN_LAGS,
     LAGS,
     LEVELS,
     TOLD,
@@ -68,10 +69,12 @@ def test_grain_is_the_deviation_of_white_noise_and_edges_are_none() -> None:
     noise = 0.1 * torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))
     stripes = (torch.arange(32) % 8 < 4).float().expand(2, 32, 32)  # as muscle in fat: an eighth of the pairs
     for x in (noise, noise + stripes, noise + 3 * halves()):
-        assert grain(x, halves(), 3).tolist() == [0.0, *(pytest.approx(0.1, rel=0.2),) * 2]
+        assert grain(x, halves(), 3, 1).tolist() == [0.0, *(pytest.approx(0.1, rel=0.2),) * 2]
     rough, smoother = (measure_codes(x, halves(), 3)[1, len(LEVELS)] for x in (noise + stripes, noise))
     assert rough > 1.5 * smoother  # which takes edges for noise
-    assert torch.equal(measure_codes(noise, halves(), 3)[1:, GRAIN], grain(noise, halves(), 3)[1:])
+    for number, lag in enumerate(GRAIN_LAGS):
+        of_code = measure_codes(noise, halves(), 3)[1:, GRAIN + number]
+        assert torch.equal(of_code, grain(noise, halves(), 3, lag)[1:])
 
 
 def test_codes_pass_gradients_back() -> None:
@@ -109,7 +112,15 @@ def test_a_card_of_before_told_no_more_than_networks_are_told(with_grain: bool) 
     code = codes_from_json({"lungs": before}, THORAX, hu)
     torch.testing.assert_close(told(code), told(now), rtol=0, atol=1e-5, equal_nan=True)
     assert (code[2, : len(LEVELS)] - now[2, : len(LEVELS)]).abs().max() < 0.05 and code.shape == now.shape
-    assert code[2, GRAIN].isnan() != with_grain
+    assert code[2, GRAIN].isnan() != with_grain and code[2, GRAIN + 1].isnan()
+
+
+def test_a_card_of_before_told_the_grain_of_neighbors_alone() -> None:
+    hu, x = HuRange(), torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    now = measure_codes(x, torch.full((1, 32, 32), 2), 6)
+    code = codes_from_json({"lungs": codes_to_json(now, THORAX, hu)["lungs"][:-1]}, THORAX, hu)
+    torch.testing.assert_close(code[:, :-1], now[:, :-1], rtol=0, atol=1e-5, equal_nan=True)
+    assert code[2, -1].isnan()
 
 
 @pytest.mark.parametrize("rows", [(), (3,)])

@@ -6,7 +6,7 @@ from CTStyleGenCore.composition import Composition, cut
 from CTStyleGenCore.networks import make_generator
 from CTStyleGenCore.perceptual import Windows
 from CTStyleGenCore.slices import HuRange
-from CTStyleGenCore.style_codes import LEVELS, measure_codes
+from CTStyleGenCore.style_codes import GRAIN, LEVELS, measure_codes
 from CTStyleGenCore.style_discriminator import FeatureDiscriminator
 from CTStyleGenCore.style_generator import OrganShares, StyleGenerator, Waves, surroundings
 from style_samples import CODES, GRAYS, THORAX, codes_of, quarters, y_of
@@ -143,6 +143,17 @@ def test_layout_is_the_maps_alone() -> None:
     assert [torch.equal(a, b) for a, b in zip(seen[:4], seen[4:], strict=True)] == [True, True, True, False]
 
 
+@pytest.mark.parametrize(("size", "training", "noisy"), [(256, False, False), (256, True, True), (128, False, True)])
+def test_where_pixels_are_small_the_last_block_leaves_noise_to_the_grain(
+    size: int, training: bool, noisy: bool
+) -> None:
+    G, given = generator(size).train(training), []
+    for block in (G.refined[-2], G.refined[-1]):
+        block.register_forward_pre_hook(lambda _block, tensors: given.append(tensors[3]))
+    G(y_of(quarters(size)), torch.randn(1, 200), CODES)
+    assert isinstance(given[0], torch.Tensor) and isinstance(given[1], torch.Tensor) == noisy
+
+
 def test_noise_codes_move_no_border() -> None:
     """Noise changes every organ, and each organ stays within its own HU."""
     G, labels = generator(), quarters()
@@ -183,6 +194,15 @@ def test_a_missing_style_is_the_mean_one() -> None:
     missing = CODES.clone()
     missing[:, 3] = torch.nan
     torch.testing.assert_close(G(y_of(labels), z, missing), G(y_of(labels), z, CODES))
+
+
+def test_a_missing_organ_has_the_noise_of_the_others() -> None:
+    G, codes, labels = generator(256).eval(), CODES.clone(), quarters(256)
+    G.normalized.learn(torch.cat([CODES - 0.1, CODES + 0.1]))
+    codes[..., GRAIN:] = 0.02
+    codes[0, 3] = torch.nan
+    code = measure_codes(G(y_of(labels), torch.randn(1, 200), codes)[0], labels, 6)[3]
+    assert code[GRAIN].item() == pytest.approx(0.02, rel=0.3)
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:

@@ -5,9 +5,18 @@ import math
 import pytest
 import torch
 from CTStyleGenCore.style_codes import CODE_SIZE, GRAIN, LEVELS, measure_codes
-from CTStyleGenCore.style_generator import OrganShares
-from CTStyleGenCore.style_hu import by_rank, in_style, normal_scores, smoothed, with_borders, with_grain
-from style_samples import GRAYS, codes_of, quarters, y_of
+from CTStyleGenCore.style_generator import OrganShares, Waves
+from CTStyleGenCore.style_hu import (
+    _powers,
+    by_rank,
+    in_style,
+    normal_scores,
+    scattered,
+    smoothed,
+    with_borders,
+    with_grain,
+)
+from style_samples import CODES, GRAYS, codes_of, quarters, y_of
 
 
 def test_scores_at_the_levels_are_the_quantiles_and_straight_between() -> None:
@@ -59,14 +68,51 @@ def test_organs_get_the_grain_of_their_style_and_keep_their_hu() -> None:
     rough = torch.where(labels[:, None] == 2, slope + 0.3 * noise[0], slope)  # the second organ alone
     codes = codes_of([-1.0, 0.0, -0.8, 0.05, 0.5, 0.02], roughness=0.02 * 2 / math.pi**0.5)  # white noise's
     codes[..., GRAIN] = torch.tensor([[0.02, 0.02, 0.02, torch.nan, 0.02, 0.02]])
+    codes[:, :4, GRAIN + 1] = 0.02  # as far apart as near: white; of the fourth organ that isn't known
     x = by_rank(rough, shares, codes)
-    grained = with_grain(x, noise[1], shares, codes)
+    waves = Waves(200)(torch.randn(1, 200), 128)
+    grained = with_grain(x, waves, noise[1], shares, codes)
     before, measured = (measure_codes(image[0], labels, 6) for image in (x, grained))
     assert (before[[1, 3, 4], GRAIN] < 0.01).all() and before[2, GRAIN] > 0.03
     torch.testing.assert_close(measured[[1, 2, 4], GRAIN], torch.full((3,), 0.02), rtol=0.15, atol=0)
     torch.testing.assert_close(measured[1:5, : len(LEVELS)], before[1:5, : len(LEVELS)], rtol=0, atol=0.002)
+    assert measured[1, GRAIN + 1].item() == pytest.approx(0.02, rel=0.15)
+    assert measured[4, GRAIN + 1].item() > 0.028
     for organ in (0, 3):  # outside, and an organ of which no grain is known
         assert torch.allclose(grained[0, 0][labels[0] == organ], x[0, 0][labels[0] == organ], atol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 1.5])
+def test_noise_is_as_coarse_as_the_styles(ratio: float) -> None:
+    """Of white noise pixels differ as much at both lags, of waves 1.56 times as much at the second."""
+    torch.manual_seed(0)
+    labels = quarters(128)
+    shares, codes = OrganShares(GRAYS)(y_of(labels)), CODES.clone()
+    codes[..., GRAIN], codes[..., GRAIN + 1] = 0.02, 0.02 * ratio
+    x = by_rank(torch.linspace(-1, 1, 128).expand(1, 1, 128, 128), shares, codes)
+    waves = Waves(200)(torch.randn(1, 200), 128)
+    near, far = measure_codes(with_grain(x, waves, scattered(waves), shares, codes)[0], labels, 6)[1:5, GRAIN:].T
+    assert near.mean().item() == pytest.approx(0.02, rel=0.15)
+    assert (far / near).mean().item() == pytest.approx(ratio, abs=0.08)
+
+
+def test_an_organ_whose_noise_is_all_of_waves_spoils_no_other() -> None:
+    """What rounding leaves of white noise then may be less than nothing, which has no square root."""
+    near = torch.rand(1, 1000) * 1e-3
+    for far in (2 * near, 4 * near, torch.full_like(near, torch.nan)):
+        powers = _powers(near, far)
+        assert (powers >= 0).all() and torch.allclose(powers[0] + 0.4233 * powers[1], near)
+
+
+def test_scattered_waves_are_white_noise_that_follows_its_code() -> None:
+    torch.manual_seed(0)
+    waves, codes = Waves(200), torch.randn(2, 200)
+    white = scattered(waves(codes, 128))[:, 0]
+    assert (white.std((1, 2)) - 1).abs().max() < 0.2  # as that of the waves
+    power = torch.fft.rfft2(white[0])[1:64, 1:64].abs().square()
+    assert power[:32, :32].mean() / power[32:, 32:].mean() == pytest.approx(1.0, abs=0.15)
+    between = scattered(waves(codes.sum(0, keepdim=True) / 2**0.5, 128))[0]
+    torch.testing.assert_close(between[0], white.sum(0) / 2**0.5, rtol=0, atol=1e-4)
 
 
 def test_an_organ_is_smoothed_by_its_own_pixels_alone() -> None:
