@@ -45,5 +45,6 @@ def fitting_slices(case: Case, anatomy: Anatomy) -> FittingSlices:
     if len(wrong) == len(every):
         which = f"all {len(every)} slices" if len(every) > 1 else "the slice"
         return FittingSlices(every, f"In {which} of {case.case_id}, {what}: {see}, or leave the case out.")
-    told = f"{len(wrong)} of {len(every)} slices of {case.case_id} are left out, as {what}: {see}."
+    are = "is" if len(wrong) == 1 else "are"
+    told = f"{len(wrong)} of {len(every)} slices of {case.case_id} {are} left out, as {what}: {see}."
     return FittingSlices(tuple(place for place in every if place not in wrong), told)
