@@ -19,7 +19,9 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .slices import HuRange
+from .sorting import places_ascending
 from .style_codes import LEVELS, interpolated
+from .style_hu import blended
 
 FAT_BELOW = -30.0  # HU, as in the analysis of body composition by CT (Mitsiopoulos et al., J Appl Physiol 1998)
 _MIXED = (0.2, 0.8)  # the mean share of fat of organs that are of both
@@ -167,7 +169,7 @@ def grown(scores: Tensor, shares: Tensor, natural: Tensor, asked: Tensor) -> Ten
 def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
     """The scores of an organ's pixels, [S, S] -> [pixels]."""
     place = inside.flatten().nonzero()[:, 0]
-    order, count = scores.flatten()[place].argsort(stable=True), len(place)
+    order, count = places_ascending(scores.flatten()[place]), len(place)
     ranks = torch.empty(count, device=scores.device)
     ranks[order] = (torch.arange(count, device=scores.device) + 0.5) / max(count, 1)
 
@@ -179,7 +181,7 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
         """Means over the organ's pixels ``where`` that are so near, added up: [pixels]."""
         squares = F.adaptive_avg_pool2d(torch.stack([image(values * where), image(where)]), min(_COARSE, len(scores)))
         mean = (values * where).sum() / where.sum().clamp(min=1)  # where none is near
-        means = torch.stack([_mean_around(squares[0], squares[1], reach, mean) for reach in reaches]).sum(0)
+        means = torch.stack([_mean_around(squares, reach, mean) for reach in reaches]).sum(0)
         return F.interpolate(means[None, None], size=scores.shape, mode="bilinear").flatten()[place]
 
     muscle = ranks >= fat
@@ -187,10 +189,10 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
     nearness = smooth(likely, torch.ones_like(muscle), *_REACHES)
     grows = wanted < fat  # muscle, else fat
     others = (muscle != grows).nonzero()[:, 0]
-    nearest = others[nearness[others].argsort(descending=grows, stable=True)]
+    nearest = others[places_ascending(-nearness[others] if grows else nearness[others])]
     becomes = muscle.clone()
     becomes[nearest[: round(count * abs(wanted - fat))]] = grows
-    border = F.max_pool2d(1 - inside.to(scores)[None], 3, stride=1, padding=1).flatten()[place] > 0
+    border = blended(inside.to(scores)[None, None]).flatten()[place] < 1
     result = ranks + 4 * becomes
     for tissue in (False, True):
         of_it, core = becomes == tissue, (becomes == tissue) & ~border  # borders are bright by what is beyond
@@ -199,10 +201,10 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
     return result
 
 
-def _mean_around(sums: Tensor, weights: Tensor, reach: int, mean: Tensor) -> Tensor:
-    """sums over weights, both smoothed, [squares, squares]."""
-    both = torch.stack([sums, weights])[None]
-    for box in 2 * ((2 * reach + 1, 1), (1, 2 * reach + 1)):  # twice a box is nearly a tent
-        padding = (box[1] // 2, box[1] // 2, box[0] // 2, box[0] // 2)
-        both = F.avg_pool2d(F.pad(both, padding, mode="replicate"), box, stride=1)
-    return (both[0, 0] + 0.01 * mean) / (both[0, 1] + 0.01)
+def _mean_around(squares: Tensor, reach: int, mean: Tensor) -> Tensor:
+    """Sums over weights, squares [2, side, side], both smoothed by a tent: [side, side]."""
+    at = torch.arange(squares.shape[-1], device=squares.device)
+    tent = (2 * reach + 1 - (at[:, None] - at).abs()).clamp(min=0).to(squares)
+    tent = tent / tent.sum(0)
+    sums, weights = tent.T @ squares @ tent
+    return (sums + 0.01 * mean) / (weights + 0.01)

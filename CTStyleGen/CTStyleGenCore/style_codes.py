@@ -8,7 +8,7 @@ are told twenty of these numbers. The last two, the grain, are the scanner's noi
 A code is a row of CODE_SIZE numbers, NaN where the organ is missing; codes of an image are [organs, CODE_SIZE].
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .slices import HuRange
+from .sorting import ascending
 from .styles import BETWEEN, LEVELS, TOLD_LEVELS, quantiles_of
 
 LAGS = (1, 2, 4, 8)  # pixels apart
@@ -45,7 +46,8 @@ def measure_told(x: Tensor, labels: Tensor, organs: int) -> Tensor:
 def _measured(x: Tensor, labels: Tensor, organs: int, levels: Sequence[float]) -> Tensor:
     """The quantiles at levels, then the roughness at LAGS: [organs, both]."""
     at = torch.tensor(levels, device=x.device)
-    rough = torch.stack([roughness(x, labels, organs, lag) for lag in LAGS], dim=1)
+    shares = (labels[:, None] == torch.arange(organs, device=labels.device)[:, None, None]).to(x.dtype)
+    rough = torch.stack([roughness(x, shares, lag) for lag in LAGS], dim=1)
     rows = []
     for organ in range(organs):
         values = x[labels == organ]
@@ -91,16 +93,16 @@ def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
     return torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(values) - 1)], place - below)
 
 
-def roughness(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
+def roughness(x: Tensor, shares: Tensor, lag: int) -> Tensor:
     """Mean |x(p) - x(p + lag)| over the pairs along rows and columns that lie in the same organ: [organs].
 
-    x [K, S, S], labels int64 [K, S, S]; in the unit of x; 0 where an organ has no pair.
+    x [K, S, S], shares [K, organs, S, S]; in the unit of x; 0 where an organ has no pair.
     """
-    total, pairs = x.new_zeros(organs), x.new_zeros(organs)
-    every = torch.arange(organs, device=labels.device)[:, None]
-    for apart, shared in _pairs(x, labels, organs, lag):
-        inside = (shared == every).to(x.dtype)  # [organs, pairs]
-        total, pairs = total + inside @ apart, pairs + inside.sum(1)
+    total, pairs = shares.new_zeros((2, shares.shape[1]))
+    for axis in (-2, -1):
+        (a, b), (of_a, of_b) = _apart(x, axis, lag), _apart(shares, axis, lag)
+        both = of_a * of_b
+        total, pairs = total + torch.einsum("kohw,khw->o", both, (a - b).abs()), pairs + both.sum((0, 2, 3))
     return total / pairs.clamp(min=1)
 
 
@@ -111,22 +113,23 @@ def grain(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
     quartile of the differences: few are across edges, as of muscle and fat, but these are large, and would pass for
     noise in a mean (a robust estimate of noise, as the median of Donoho 1995 is one).
     """
-    apart, shared = (torch.cat(parts) for parts in zip(*_pairs(x, labels, organs, lag), strict=True))
+    pairs = []  # |x(p) - x(p + lag)|, and the organ that both are in, 0 where it isn't one
+    for axis in (-2, -1):
+        (a, b), (of_a, of_b) = _apart(x, axis, lag), _apart(labels, axis, lag)
+        pairs.append(((a - b).abs().flatten(), torch.where(of_a == of_b, of_a, 0).flatten()))
+    apart, shared = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     found = x.new_zeros(organs)
     for organ in range(1, organs):
         differences = apart[shared == organ]
         if len(differences) >= _MIN_AREA:
-            found[organ] = differences.kthvalue(int(_QUARTILE * len(differences))).values / _OF_WHITE_NOISE
+            found[organ] = ascending(differences)[int(_QUARTILE * len(differences)) - 1] / _OF_WHITE_NOISE
     return found
 
 
-def _pairs(x: Tensor, labels: Tensor, organs: int, lag: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """|x(p) - x(p + lag)| along rows, then along columns, and the organ that both are in (``organs``: none)."""
-    for axis in (1, 2):
-        count = x.shape[axis] - lag
-        a, b = (labels.narrow(axis, start, count) for start in (0, lag))
-        apart = (x.narrow(axis, 0, count) - x.narrow(axis, lag, count)).abs()
-        yield apart.flatten(), torch.where(a == b, a, organs).flatten()
+def _apart(image: Tensor, axis: int, lag: int) -> tuple[Tensor, Tensor]:
+    """All pixels that have one ``lag`` further along the axis, and those."""
+    count = image.shape[axis] - lag
+    return image.narrow(axis, 0, count), image.narrow(axis, lag, count)
 
 
 def mixed(codes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .composition import Composition, fat_of_codes, grown, in_proportion
 from .style_codes import GRAIN, TOLD, from_told, told
-from .style_hu import by_rank, in_style, normal_scores, scattered, with_borders, with_grain
+from .style_hu import StyledOrgans, in_style, normal_scores, scattered
 
 _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
@@ -185,8 +185,9 @@ class StyleGenerator(nn.Module):
             waves = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
             scores = grown(scores, shares, fat_by_map, fat_by_style)
             x = torch.where(shares[:, :1] > 0, in_style(scores, shares, codes), scores)
-            x = with_borders(by_rank(x, shares, codes), shares)
-            return with_grain(by_rank(x, shares, codes), waves, scattered(waves), shares, codes)
+            organs = StyledOrgans(shares, codes)
+            x = organs.by_rank(organs.with_borders(organs.by_rank(x)))
+            return organs.with_grain(x, waves, scattered(waves))
 
     def _draws_noise(self, side: int, last: int) -> bool:
         """Whether the block of a side has noise, in slices with ``last`` pixels a side.

@@ -4,7 +4,6 @@ Scores say how bright each pixel is among those of its organ; HU come from style
 in a batch, S their side in pixels, O organs; shares [N, O, S, S] are 1 where an organ is, else 0.
 """
 
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .sorting import places_ascending
 from .style_codes import GRAIN, GRAIN_LAGS, LAGS, LEVELS, grain, interpolated, roughness
 from .styles import SCORES
 
@@ -47,66 +47,78 @@ def in_style(scores: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
     return torch.lerp(lower, upper, part)
 
 
-def by_rank(x: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] with its organs' HU as styles have them, codes [N, O, CODE_SIZE]: the quantiles, in x's order.
+class StyledOrgans:
+    """The organs of N maps with the styles that they are to have: what is done to images of them in use."""
 
-    Outside, the first organ, x stays: how much of it is the body's edge isn't the style's to say.
-    """
-    result, levels = x.clone(), torch.tensor(LEVELS, device=x.device)
-    for image, organs, quantiles in zip(result.flatten(1), shares.flatten(2), codes[..., : len(LEVELS)], strict=True):
-        for share, q in zip(organs[1:], quantiles[1:], strict=True):
-            inside = share.nonzero()[:, 0]
-            at = (torch.arange(len(inside), device=x.device) + 0.5) / max(len(inside), 1)
-            image[inside[image[inside].argsort(stable=True)]] = interpolated(at, levels, q)
-    return result
+    def __init__(self, shares: Tensor, codes: Tensor) -> None:
+        """shares [N, O, S, S], codes [N, O, CODE_SIZE]."""
+        self.shares, self.codes, self.labels = shares, codes, labels_of(shares)
+        levels = torch.tensor(LEVELS, device=shares.device)
+        self._hu = []  # of each organ but the outside: its image, its pixels, and their HU in ascending order
+        for image, organs in enumerate(shares.flatten(2)):
+            for share, quantiles in zip(organs[1:], codes[image, 1:, : len(LEVELS)], strict=True):
+                pixels = (share > 0).nonzero()[:, 0]
+                at = (torch.arange(len(pixels), device=shares.device) + 0.5) / max(len(pixels), 1)
+                self._hu.append((image, pixels, interpolated(at, levels, quantiles)))
 
+    def by_rank(self, x: Tensor) -> Tensor:
+        """x [N, 1, S, S] with its organs' HU as their styles have them: the quantiles, in x's order.
 
-def with_borders(x: Tensor, shares: Tensor) -> Tensor:
-    """x [N, 1, S, S], in every pixel that has one of another organ beside it some of both, as in a scanner's.
+        Outside, the first organ, x stays: how much of it is the body's edge isn't the style's to say.
+        """
+        result = x.clone()
+        flat = result.flatten(1)
+        for image, pixels, ascending in self._hu:
+            flat[image, pixels[places_ascending(flat[image, pixels])]] = ascending
+        return result
 
-    Every organ has HU between its own and its neighbors'. Ranks then put them there; left to the generator, which can't
-    know in which of two pixels across a border they are, they would seam it with dots. Organs that are mostly border,
-    such as ribs, would grow thin, and stay as they are.
-    """
-    alone = F.avg_pool2d(shares, 3, stride=1, padding=1, count_include_pad=False) == 1
-    border = shares * ~alone  # [N, O, S, S]
-    thick = border.sum((2, 3), keepdim=True) <= _BORDER_SHARE * shares.sum((2, 3), keepdim=True)
-    blended = _binomial(F.pad(x, (1, 1, 1, 1), mode="replicate"))[..., 1:-1, 1:-1]
-    return torch.where((border * thick).sum(1, keepdim=True) > 0, blended, x)
+    def with_borders(self, x: Tensor) -> Tensor:
+        """x [N, 1, S, S], in every pixel that has one of another organ beside it some of both, as in a scanner's.
 
+        Every organ has HU between its own and its neighbors'. Ranks then put them there; left to the generator, which
+        can't know in which of two pixels across a border they are, they would seam it with dots. Organs that are mostly
+        border, such as ribs, would grow thin, and stay as they are.
+        """
+        border = self.shares * (blended(self.shares) < 1)  # [N, O, S, S]
+        thick = border.sum((2, 3), keepdim=True) <= _BORDER_SHARE * self.shares.sum((2, 3), keepdim=True)
+        return torch.where((border * thick).sum(1, keepdim=True) > 0, blended(x), x)
 
-def with_grain(x: Tensor, waves: Tensor, white: Tensor, shares: Tensor, codes: Tensor) -> Tensor:
-    """x [N, 1, S, S] in a style, codes [N, O, CODE_SIZE], with that style's grain; two noise fields [N, 1, S, S].
+    def with_grain(self, x: Tensor, waves: Tensor, white: Tensor) -> Tensor:
+        """x [N, 1, S, S], which has its styles' HU, with their grain as well; two noise fields [N, 1, S, S].
 
-    A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than their
-    style get noise, of white and of waves so much that it is at both lags the style's; none where it isn't known (NaN).
-    Others that are rougher than the style are smoothed. Both in HU, and then organs are given back their distribution
-    by ranks: fat and muscle stay apart. The outside stays as it is.
-    """
-    labels, organs = labels_of(shares), shares.shape[1]
-    smooth = smoothed(x, shares)
+        A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than
+        their style get noise, of white and of waves so much that it is at both lags the style's; none where it isn't
+        known (NaN). Others that are rougher than the style are smoothed. Both in HU, and then organs are given back
+        their distribution by ranks: fat and muscle stay apart. The outside stays as it is.
+        """
+        outside, smooth = self.shares[:, :1] > 0, smoothed(x, self.shares)
 
-    def of_each(measure: Callable[..., Tensor], image: Tensor, lag: int) -> Tensor:
+        def changed(added: Tensor, part: Tensor) -> Tensor:
+            """White noise and waves of powers [2, N, O] added to each organ, and a part of each [N, O] smoothed."""
+            by_organ = torch.stack([*added.sqrt(), part])
+            by_white, by_waves, less = torch.einsum("nohw,kno->knhw", self.shares, by_organ)[:, :, None]
+            noisy = torch.lerp(x, smooth, less) + by_white * white + by_waves * waves
+            return self.by_rank(torch.where(outside, x, noisy))
+
+        grains = torch.stack([self._grain(x, lag) for lag in GRAIN_LAGS], dim=-1).square()
+        near, far = (self.codes[..., GRAIN:].square() - grains).unbind(-1)  # what noise has to add
+        rough, wanted = self._roughness(x), self.codes[..., len(LEVELS)]
+        missing = near.nan_to_num().clamp(min=0)
+        added = _powers(missing, far)
+        rougher = ((rough > wanted) & (missing == 0)).to(x.dtype)
+        tried = changed(added, rougher)
+        reached = (self._grain(tried, GRAIN_LAGS[0]).square() - grains[..., 0]).clamp(min=1e-9)  # ranks undo some of it
+        part = rougher * ((rough - wanted) / (rough - self._roughness(tried)).clamp(min=1e-6)).clamp(max=1)
+        return changed(added * (missing / reached).clamp(0.25, 4), part)
+
+    def _grain(self, x: Tensor, lag: int) -> Tensor:
         """Of each organ: [N, O]."""
-        return torch.stack([measure(one, at[None], organs, lag) for one, at in zip(image, labels, strict=True)])
+        organs = self.shares.shape[1]
+        return torch.stack([grain(one, at[None], organs, lag) for one, at in zip(x, self.labels, strict=True)])
 
-    def changed(added: Tensor, part: Tensor) -> Tensor:
-        """White noise and waves of powers [2, N, O] added to each organ, and a part of each [N, O] smoothed."""
-        by_organ = torch.stack([*added.sqrt(), part])
-        by_white, by_waves, less = torch.einsum("nohw,kno->knhw", shares, by_organ)[:, :, None]
-        noisy = torch.lerp(x, smooth, less) + by_white * white + by_waves * waves
-        return by_rank(torch.where(shares[:, :1] > 0, x, noisy), shares, codes)
-
-    grains = torch.stack([of_each(grain, x, lag) for lag in GRAIN_LAGS], dim=-1).square()
-    near, far = (codes[..., GRAIN:].square() - grains).unbind(-1)  # what noise has to add
-    rough, wanted = of_each(roughness, x, LAGS[0]), codes[..., len(LEVELS)]
-    missing = near.nan_to_num().clamp(min=0)
-    added = _powers(missing, far)
-    rougher = ((rough > wanted) & (missing == 0)).to(x.dtype)
-    tried = changed(added, rougher)
-    reached = (of_each(grain, tried, GRAIN_LAGS[0]).square() - grains[..., 0]).clamp(min=1e-9)  # ranks undo some of it
-    part = rougher * ((rough - wanted) / (rough - of_each(roughness, tried, LAGS[0])).clamp(min=1e-6)).clamp(max=1)
-    return changed(added * (missing / reached).clamp(0.25, 4), part)
+    def _roughness(self, x: Tensor) -> Tensor:
+        """Of each organ, at the first lag: [N, O]."""
+        return torch.stack([roughness(one, at[None], LAGS[0]) for one, at in zip(x, self.shares, strict=True)])
 
 
 def _powers(near: Tensor, far: Tensor) -> Tensor:
@@ -134,6 +146,14 @@ def smoothed(x: Tensor, shares: Tensor) -> Tensor:
     """x [N, 1, S, S], each pixel the mean of the 3 x 3 around it that are in its organ, binomial weights."""
     sums, areas = _binomial(shares * x), _binomial(shares)
     return (shares * sums / areas.clamp(min=1e-6)).sum(1, keepdim=True)
+
+
+def blended(x: Tensor) -> Tensor:
+    """x [N, C, S, S], each pixel the binomial mean of the 3 x 3 around it; beyond the edges it is as at them.
+
+    Weights are powers of two: of ones it is 1, not nearly.
+    """
+    return _binomial(F.pad(x, (1, 1, 1, 1), mode="replicate"))[..., 1:-1, 1:-1]
 
 
 def _binomial(x: Tensor) -> Tensor:
