@@ -241,6 +241,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         perCase: int,
         amount: float = 6.0,
         styles: Sequence[str] = (),
+        styleCases: StyleCases | None = None,
         mix: bool = False,
         labels: str = "organs",
         splits: str | Path | None = None,
@@ -253,18 +254,18 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         """Makes an annotated data set, ``perCase`` images of each case, and returns its folder ``output``.
 
         It is an nnU-Net raw data set, with a manifest.csv of where each image comes from. ``cases``: as of `train`.
-        ``amount``: how far anatomy moves at most, in mm. ``styles``: the look of all images, as of `synthesize`;
-        without, the model's styles in turn or, with ``mix``, two of them mixed in each organ. ``labels``: "organs", the
-        values of the organ table, or "source", those of the cases' own segmentations in a folder. ``splits``: a JSON
-        file, {"train": [...], "test": [...]}, outside of whose "train" no patient is used. ``dicom``: DICOM as well.
-        ``resume``: goes on with a data set that stopped.
+        ``amount``: how far anatomy moves at most, in mm. ``styles`` and ``styleCases``: the look of all images, as of
+        `synthesize`; without, the model's styles in turn or, with ``mix``, two of them mixed in each organ. ``labels``:
+        "organs", the values of the organ table, or "source", those of the cases' own segmentations in a folder.
+        ``splits``: a JSON file, {"train": [...], "test": [...]}, outside of whose "train" no patient is used.
+        ``dicom``: DICOM as well. ``resume``: goes on with a data set that stopped.
 
         Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`, whose turn comes after the
         data sets before it, beside other jobs; closing the scene leaves it at work. Raises as `synthesize`; images that
         are whole are kept.
         """
         options = expansion.ExpansionOptions(
-            cases, model, output, perCase, amount, styles, mix, labels, splits, dicom, seed, device, resume
+            cases, model, output, perCase, amount, styles, styleCases, mix, labels, splits, dicom, seed, device, resume
         )
         job = expansion.ExpansionJob(options)
         if wait:

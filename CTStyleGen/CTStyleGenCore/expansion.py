@@ -35,7 +35,7 @@ from .plausibility import Ranges, measure_ranges
 from .png import write_png
 from .ranks import Ranks
 from .splits import TRAIN, read_splits
-from .styles import has_style_bank, style_mix
+from .styles import has_style_bank, style_mix, without_path
 from .variation import Variations
 from .volumes import voxel_count, write_volume
 
@@ -53,6 +53,7 @@ _WORDS = {  # for what a plan tells, where another one is asked for than was beg
     "amount_mm": "another amount",
     "seed": "another seed",
     "styles": "other styles",
+    "codes": "another look of a style CT",
     "mix": "another mix of styles",
     "labels": "another kind of labels",
     "dicom": "another choice of DICOM",
@@ -215,7 +216,8 @@ class _Job:
             "per_case": options.per_case,
             "amount_mm": options.amount_mm,
             "seed": options.seed,
-            "styles": [list(styles) for styles in looks.in_turn],
+            "styles": [self._told(styles) for styles in looks.in_turn],
+            "codes": self._codes(),
             "mix": options.mix,
             "labels": options.labels,
             "dicom": options.dicom,
@@ -224,6 +226,20 @@ class _Job:
             "version": __version__,
         }
         self._check_output()
+
+    def _told(self, styles: Sequence[str]) -> list[str]:
+        """Styles as files of the data set tell them: without paths, which are this computer's own."""
+        return [without_path(style, self.model.card) for style in styles]
+
+    def _codes(self) -> str | None:
+        """A digest of the look's numbers, where it is taken from a folder, which may change."""
+        from .style_codes import codes_to_json
+
+        styles, look = self.options.styles, self.model.look(self.options.styles)
+        if look.codes is None or self._told(styles) == list(styles):
+            return None
+        numbers = codes_to_json(look.codes[0], self.anatomy, self.model.hu)
+        return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
 
     def _read_all(self) -> tuple[list[SourceLabel], Ranges, list[sitk.Image]]:
         """Reads every case once, so that a bad one is told of now.
@@ -351,7 +367,7 @@ class _Job:
 
     def _row(self, item: Item) -> list[Any]:
         paths = [path.relative_to(self.options.output).as_posix() for path in (self._image(item), self._label(item))]
-        made = [item.number, "; ".join(item.styles or self.model.card["styles"]), item.amount_mm, item.seed]
+        made = [item.number, "; ".join(self._told(item.styles) or self.model.card["styles"]), item.amount_mm, item.seed]
         model = [self.model.path.name, self.model.digest, __version__]
         return [item.name, *paths, TRAIN, item.case_id, *made, *model]
 

@@ -61,6 +61,16 @@ def style_mix(card: dict[str, Any], styles: Sequence[str]) -> Mix:
     return {organ.name: _normalized(by_organ.get(organ.name, for_all)) for organ in anatomy.organs}
 
 
+def without_path(style: str, card: dict[str, Any]) -> str:
+    """A style asked for, as `style_mix` takes it, with a case folder's own name in place of its path."""
+    if not has_style_bank(card):
+        return style
+    organ, case, weight = _parsed(style, Anatomy.from_json(card["anatomy"]), card["styles"])
+    if case in card["styles"]:
+        return style
+    return (f"{organ}=" if organ else "") + Path(case).name + (f":{weight:g}" if weight != 1 else "")
+
+
 def _check_one_look(own: Sequence[str], styles: Sequence[str]) -> None:
     for style in styles:
         if style not in own:

@@ -14,6 +14,7 @@ from CTStyleGenCore.model_file import read_card
 
 from .job_queue import QueuedJob
 from .jobs import Event, Job
+from .style_cases import StyleCases, exportStyles, styleMix
 from .training_cases import Given, casesFrom, exportCases, requireCases
 
 
@@ -27,6 +28,9 @@ class ExpansionOptions:
     perCase: int
     amount: float = 6.0  # mm
     styles: Sequence[str] = ()  # (): the model's, in turn
+    styleCases: StyleCases | None = (
+        None  # CTs of the scene with their segmentations, by the names that styles call them
+    )
     mix: bool = False  # instead, organ by organ two of the model's
     labels: str = "organs"
     splits: str | Path | None = None
@@ -49,8 +53,8 @@ def estimateExpansion(cases: Given, perCase: int, splits: str | Path | None = No
 class ExpansionJob(QueuedJob):
     """An expansion: its result is the data set's folder.
 
-    Cases of the scene are exported to a temporary folder, which only the user may read, and which is removed in any
-    case. What a canceled job has made stays, and can be gone on with.
+    Cases and style CTs of the scene are exported to a temporary folder, which only the user may read, and which is
+    removed in any case. What a canceled job has made stays, and can be gone on with.
     """
 
     lane = "data sets"  # they take hours
@@ -60,18 +64,24 @@ class ExpansionJob(QueuedJob):
         super().__init__()
         self._options, self._folder = options, PrivateFolder()
         try:
-            found = casesFrom(options.cases)
-            anatomy = Anatomy.from_json(read_card(Path(options.model))["anatomy"])
+            found, card = casesFrom(options.cases), read_card(Path(options.model))
+            anatomy, styleCases = Anatomy.from_json(card["anatomy"]), options.styleCases or {}
+            styleMix(card, options.styles, styleCases)
             if isinstance(found, Path):
                 self._cases = found
             else:
                 requireCases(found)
-                self._cases = Path(self._folder.name) / "cases"
-                self._cases.mkdir()
+                self._cases = self._subfolder("cases")
                 exportCases(found, self._cases, anatomy)
+            self._styles = exportStyles(options.styles, styleCases, self._subfolder("styles"), anatomy)
         except BaseException:
             self._folder.cleanup()
             raise
+
+    def _subfolder(self, name: str) -> Path:
+        folder = Path(self._folder.name) / name
+        folder.mkdir()
+        return folder
 
     def _begin(self) -> Job:
         options = self._options
@@ -79,7 +89,7 @@ class ExpansionJob(QueuedJob):
         arguments += ["--output", str(Path(options.output).absolute()), "--per-case", str(options.perCase)]
         arguments += ["--amount", str(options.amount), "--labels", options.labels]
         arguments += ["--seed", str(options.seed), "--device", options.device]
-        for style in options.styles:
+        for style in self._styles:
             arguments += ["--style", style]
         if options.splits:
             arguments += ["--splits", str(Path(options.splits).absolute())]

@@ -8,18 +8,18 @@ from typing import Any
 
 import qt
 import slicer
+from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.model_file import read_card
-from CTStyleGenCore.styles import has_style_bank
 from slicer.i18n import tr as _
 
 from .conditioning import referenceOf
 from .job_bar import JobBar
 from .job_queue import QueuedJob, State
-from .organ_table import styleArguments, stylesIn
 from .panel import Panel
 from .parameters import ExportCases, ExportLook
 from .python_call import copyAsPython
+from .style_cases import StyleCases, lookChosen, missingOrgans
 from .training_cases import Given, isSafeName
 
 _REST_MS = 300  # after a change, before cases are looked for on the disk
@@ -92,7 +92,8 @@ class ExportSection(Panel):
         if not chosen.model.is_file():
             raise InputError(_("Choose a model: train or import one in the other tabs, or open a file."))
         expected = self.logic.estimateExpansion(self._cases(), perCase=chosen.exportPerCase, dicom=chosen.exportDicom)
-        self._styles()
+        anatomy = Anatomy.from_json(read_card(chosen.model)["anatomy"])
+        notes = list(missingOrgans(self._look()[1], {organ.name for organ in anatomy.organs[1:]}, anatomy))
         if chosen.exportFolder == Path() or not chosen.exportFolder.is_dir():
             raise InputError(_("Choose the folder to make the data set in."))
         if not isSafeName(chosen.exportName):
@@ -105,8 +106,8 @@ class ExportSection(Panel):
             images=expected.images, cases=expected.cases, size=_inWords(expected.size_bytes), free=_inWords(free)
         )
         if isBegun:
-            text += "\n" + _("Keeps those that are there already, and makes the others, if all is chosen as then.")
-        return text
+            notes.insert(0, _("Keeps those that are there already, and makes the others, if all is chosen as then."))
+        return "\n".join([text, *notes])
 
     def _cases(self) -> Given:
         """What to make images of. Raises InputError where nothing is chosen."""
@@ -122,27 +123,24 @@ class ExportSection(Panel):
             raise InputError(_("Choose the reference CT: the segmentation was drawn on no volume of the scene."))
         return [(reference, chosen.segmentation)]
 
-    def _styles(self) -> list[str]:
-        chosen = self.parameters
-        if chosen.exportLook is ExportLook.TURNS:
-            return []
-        card = read_card(chosen.model)
-        if chosen.styleVolume and has_style_bank(card):
-            raise InputError(
-                _("A data set has the look of the model's styles: choose these instead of a style CT, or 'in turn'.")
-            )
-        return styleArguments(card, stylesIn(chosen.organStyles, card))
+    def _look(self) -> tuple[list[str], StyleCases]:
+        """Styles and style cases. Raises InputError for a style CT without a segmentation."""
+        if self.parameters.exportLook is ExportLook.TURNS:
+            return [], {}
+        return lookChosen(self.parameters, read_card(self.parameters.model))
 
     def _asked(self) -> dict[str, Any]:
         """What is asked for: the arguments of the Logic's expand."""
         chosen = self.parameters
+        styles, styleCases = self._look()
         return {
             "cases": self._cases(),
             "output": self.output,
             "model": chosen.model.absolute(),
             "perCase": chosen.exportPerCase,
             "amount": chosen.exportAmount,
-            "styles": self._styles() or (),
+            "styles": styles or (),
+            "styleCases": styleCases or None,
             "dicom": chosen.exportDicom,
             "seed": chosen.exportSeed,
             "device": chosen.device.value,

@@ -26,13 +26,13 @@ from .job_queue import QueuedJob, State, jobQueue
 from .jobs import JobError
 from .live import Live
 from .models import StoredModel, modelsFolder, storedModels
-from .organ_table import OrganStyles, OrganTable, styleArguments, stylesIn
+from .organ_table import OrganStyles, OrganTable, stylesIn
 from .outputs import SYNTHETIC
 from .panel import Panel
 from .parameters import Device, SliceChoice
 from .python_call import copyAsPython
 from .speed import expectedSeconds, inWords
-from .style_cases import StyleCases, styleCaseOf, styleName
+from .style_cases import lookChosen, styleName
 from .synthesis import CheckResult, SynthesisJob, Wish
 from .vary_section import VarySection
 
@@ -135,10 +135,10 @@ class GeneratePanel(Panel):
         """What the panel asks for. Raises InputError for a model that can't be read."""
         chosen = self.parameters
         card = read_card(chosen.model)
-        cases = self._styleCases(card)
+        styles, cases = lookChosen(chosen, card)
         return Wish(
             model=chosen.model.absolute(),
-            styles=styleArguments(card, self._styles(card), next(iter(cases), "")) or None,
+            styles=styles or None,
             organs=self._organs() or None,
             slices=self._slices(),
             samples=chosen.samples,
@@ -146,11 +146,6 @@ class GeneratePanel(Panel):
             device=chosen.device.value,
             styleCases=cases or None,
         )
-
-    def _styleCases(self, card: Mapping[str, Any]) -> StyleCases:
-        """The style CT, if one is chosen. Raises InputError when it has no segmentation."""
-        volume = self.parameters.styleVolume
-        return dict([styleCaseOf(volume, card)]) if volume and has_style_bank(dict(card)) else {}
 
     def _styleCT(self, card: Mapping[str, Any] | None) -> str:
         """The style CT's name; none without one."""

@@ -12,10 +12,11 @@ from typing import Any
 import slicer
 from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenCore.errors import InputError
-from CTStyleGenCore.styles import Mix, style_mix
+from CTStyleGenCore.styles import Mix, has_style_bank, style_mix
 from slicer.i18n import tr as _
 
 from .conditioning import conditioningFromSegmentation, referenceOf
+from .organ_table import styleArguments, stylesIn
 from .outputs import SYNTHETIC
 from .training_cases import CT_ROLE, Segmentation, TrainingCase, Volume, exportCases, requireCases
 
@@ -78,6 +79,17 @@ def styleCaseOf(volumeNode: Volume, card: Mapping[str, Any]) -> tuple[str, tuple
             "The style CT '{name}' has no segmentation: draw its organs on it, or load them and add both in Train."
         ).format(name=volumeNode.GetName())
     )
+
+
+def lookChosen(parameters: Any, card: Mapping[str, Any]) -> tuple[list[str], StyleCases]:
+    """The look that the Generate panel's parameters ask of a model: styles, and the style CT among their cases, if any.
+
+    Raises InputError when the style CT has no segmentation.
+    """
+    volume = parameters.styleVolume
+    cases = dict([styleCaseOf(volume, card)]) if volume and has_style_bank(dict(card)) else {}
+    name = next(iter(cases), "")
+    return styleArguments(card, stylesIn(parameters.organStyles, card, name), name), cases
 
 
 def styleName(volumeNode: Volume, card: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,11 +168,16 @@ def test_an_image_depends_on_seed_case_and_number_alone(seed: int, count: int, a
                 assert one and other and one[2] != other[2] and int(one[3]) + int(other[3]) == 100
 
 
-def test_styles_take_turns_or_mix(cases: Path, tmp_path: Path) -> None:
-    """With a model of many styles."""
-    bank = tmp_path / "bank.ctstyle"
+@pytest.fixture(scope="module")
+def bank(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of many styles."""
+    path = tmp_path_factory.mktemp("models") / "bank.ctstyle"
     train = ("train", "--cases", cases, "--preset", "styles", "--features", "random", "--size", 64, "--steps", 1)
-    assert main([*map(str, (*train, "--device", "cpu", "--output", bank, "--json"))]) == 0
+    assert main([*map(str, (*train, "--device", "cpu", "--output", path, "--json"))]) == 0
+    return path
+
+
+def test_styles_take_turns_or_mix(bank: Path, cases: Path, tmp_path: Path) -> None:
     for more in ((), ("--mix",), ("--style", "A", "--style", "lungs=B")):
         output = tmp_path / f"set{len(more)}"
         assert main(arguments(bank, cases, output, "--amount", 0, "--per-case", 3, *more)) == 0
@@ -188,6 +194,26 @@ def test_styles_take_turns_or_mix(cases: Path, tmp_path: Path) -> None:
         assert main([*map(str, (*by_hand, "--output", tmp_path / "x.nrrd", "--device", "cpu", "--json"))]) == 0
         made, image = sitk.ReadImage(str(tmp_path / "x.nrrd")), sitk.ReadImage(str(output / row["image"]))
         assert np.array_equal(sitk.GetArrayFromImage(made), sitk.GetArrayFromImage(image))
+
+
+def test_a_style_on_disk_is_told_by_its_name(
+    bank: Path, cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """Paths are this computer's own, and may be a temporary folder's; a changed style is noticed all the same."""
+    folder, output = tmp_path / "private" / "Mine", tmp_path / "set"
+    shutil.copytree(cases / "A", folder)
+    asked = ("--amount", 0, "--per-case", 1, "--style", folder, "--style", "lungs=B")
+    assert main(arguments(bank, cases, output, *asked)) == 0
+    assert {row["style"] for row in manifest(output)} == {"Mine; lungs=B"}
+    assert not [file for file in output.glob("*.*") if b"private" in file.read_bytes()]
+    (folder.parent).rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / "Mine"
+    again = arguments(bank, cases, output, "--resume", *(moved if one == folder else one for one in asked))
+    assert main(again) == 0
+    ct = next(moved.glob("ct.*"))
+    sitk.WriteImage(sitk.ReadImage(str(ct)) + 20, str(ct))
+    assert main(again) == 2
+    assert "was begun with another look of a style CT" in capfd.readouterr().err
 
 
 def test_its_events_are_those_of_the_docs(

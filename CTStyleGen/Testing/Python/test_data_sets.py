@@ -31,7 +31,7 @@ class ExpansionTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.folder = Path(folder.name)
-        cls.model = tinyModel()
+        cls.model, cls.bank = tinyModel(), tinyModel("styles")
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear(False)
@@ -110,6 +110,26 @@ class ExpansionTest(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "Z"):
             self.expand(styles=["Z"])
         self.assertEqual([path.name for path in self.temporary.iterdir() if path.name == "set"], [])
+        self.assertEqual(list((self.temporary / "tmp").iterdir()), [])
+
+    def test_the_look_of_a_ct_of_the_scene(self) -> None:
+        """Its HU are the images', the files know its name alone, and the data set can be gone on with."""
+        masks = chestMasks()
+        voxels = np.select([masks["heart"], masks["lung"], masks["body"]], [60, -500, 40], -1000).astype(np.int16)
+        other = scenes.addVolume(voxels, self.grid, "Other")
+        look = {"styles": ["Other"], "styleCases": {"Other": (other, scenes.addSegmentation(masks, self.grid, "Its"))}}
+        output = self.expand(model=self.bank, **look)
+        self.assertEqual({row["style"] for row in self.rows()}, {"Other"})
+        ct, labels = (sitk.ReadImage(str(output / self.rows()[0][key])) for key in ("image", "label"))
+        lungs = sitk.GetArrayFromImage(ct)[sitk.GetArrayFromImage(labels) == 2]
+        self.assertAlmostEqual(float(np.median(lungs)), -500, delta=25)
+        (output / "dataset.json").unlink()
+        self.expand(model=self.bank, resume=True, **look)
+        slicer.util.arrayFromVolume(other)[masks["lung"]] += 100
+        with self.assertRaisesRegex(InputError, "another look of a style CT"):
+            self.expand(model=self.bank, resume=True, **look)
+        with self.assertRaisesRegex(InputError, "has a style 'A' of its own"):
+            self.expand(model=self.bank, styleCases={"A": look["styleCases"]["Other"]})
         self.assertEqual(list((self.temporary / "tmp").iterdir()), [])
 
     def test_a_canceled_job_can_be_gone_on_with(self) -> None:

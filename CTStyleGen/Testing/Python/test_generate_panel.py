@@ -583,8 +583,17 @@ class ExportSectionTest(PanelTestCase):
         self.export.ui.copyButton.click()
         expected = {
             **{"cases": [(self.volume, self.segmentation)], "output": str(self.elsewhere / "Dataset007_Tiny")},
-            **{"model": str(self.model), "perCase": 2, "amount": 0.0, "styles": (), "mix": False, "labels": "organs"},
-            **{"splits": None, "dicom": True, "seed": 0, "device": "cpu", "resume": False, "wait": True},
+            **{"model": str(self.model), "perCase": 2, "amount": 0.0, "styles": (), "labels": "organs"},
+            **{
+                "styleCases": None,
+                "mix": False,
+                "splits": None,
+                "dicom": True,
+                "seed": 0,
+                "device": "cpu",
+                "resume": False,
+                "wait": True,
+            },
         }
         self.assertEqual(argumentsOfCopied("expand"), expected)
 
@@ -604,14 +613,24 @@ class ExportSectionTest(PanelTestCase):
         self.assertIn("Oh.", display.call_args.args[0])
         self.assertFalse((self.elsewhere / "Dataset007_Tiny").exists())
 
-    def test_the_look_is_the_models(self) -> None:
-        """A style CT of the scene is refused where it would count; a model of one look takes none anyway."""
-        self.parameters.exportLook, self.parameters.styleVolume = ExportLook.CHOSEN, self.volume
-        self.assertRegex(self.said(), "^Makes")
+    def test_the_look_of_a_style_ct(self) -> None:
+        """Asked for where it counts: of a model of many styles, unless these take turns."""
         self.parameters.model = writeModel(self.folder / "bank.ctstyle", styles=["A", "B"], style_codes={})
-        self.assertRegex(self.said(), "^A data set has the look of the model's styles")
+        self.parameters.styleVolume = other = scenes.addVolume(np.zeros(SHAPE, np.int16), np.eye(4), "Other")
         self.parameters.exportLook = ExportLook.TURNS
         self.assertRegex(self.said(), "^Makes")
+        self.assertEqual((self.export._asked()["styles"], self.export._asked()["styleCases"]), ((), None))
+        self.parameters.exportLook = ExportLook.CHOSEN
+        self.assertRegex(self.said(), "^The style CT 'Other' has no segmentation: draw its organs")
+        masks = {name: mask for name, mask in chestMasks().items() if name != "heart"}
+        segmentation = scenes.addSegmentation(masks, np.eye(4), "Its")
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(other)
+        self.parameters.exportSeed = 1
+        self.assertRegex(self.said(), "^Makes.*\nThe style CT 'Other' has no .*mediastinum")
+        asked = self.export._asked()
+        self.assertEqual((asked["styles"], asked["styleCases"]), (["Other"], {"Other": (other, segmentation)}))
+        self.parameters.model = writeModel(self.folder / "one.ctstyle", styles=["A"])
+        self.assertEqual(self.export._asked()["styleCases"], None)
 
 
 if __name__ == "__main__":
