@@ -32,6 +32,7 @@ _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm
 _STYLE_WIDTH = 64
 _WAVES = 1024
 _SCANNERS = 256  # side from which pixels are so small that the last block's noise is a scanner's, not vessels
+_SCATTERED = 64  # side of the noise field whose values become white noise, for the grain
 _SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
 
 
@@ -182,12 +183,12 @@ class StyleGenerator(nn.Module):
             scores, codes = normal_scores(score, shares), self.normalized.filled(codes)
             if self.training:
                 return in_style(scores, shares, codes)
-            waves = self.waves[str(y.shape[-1])](z.flip(1), y.shape[-1])  # another field than the blocks have seen
             scores = grown(scores, shares, fat_by_map, fat_by_style)
             x = torch.where(shares[:, :1] > 0, in_style(scores, shares, codes), scores)
             organs = StyledOrgans(shares, codes)
             x = organs.by_rank(organs.with_borders(organs.by_rank(x)))
-            return organs.with_grain(x, waves, scattered(waves))
+            field = self.waves[str(self.size)](z.flip(1), _SCATTERED)  # another than blocks have seen
+            return organs.with_grain(x, scattered(field, y.shape[-1]))
 
     def _draws_noise(self, side: int, last: int) -> bool:
         """Whether the block of a side has noise, in slices with ``last`` pixels a side.

@@ -16,7 +16,8 @@ from .style_codes import GRAIN, GRAIN_LAGS, LAGS, LEVELS, grain, interpolated, r
 from .styles import SCORES
 
 _BORDER_SHARE = 0.25  # of an organ's pixels, at most, that lie at a border of it; more are thin all over
-_WAVES_GRAIN = (0.4233, 1.0330)  # of waves, squared, at GRAIN_LAGS: 1 - J1(2 r) / r
+_SMOOTH_DEVIATION = 6 / 16  # of white noise that is binomially smoothed
+_SMOOTH_GRAIN = (1 / 3, 5 / 6)  # at GRAIN_LAGS, squared, of a deviation of 1: 1 less the autocorrelation
 
 
 def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
@@ -83,21 +84,22 @@ class StyledOrgans:
         thick = border.sum((2, 3), keepdim=True) <= _BORDER_SHARE * self.shares.sum((2, 3), keepdim=True)
         return torch.where((border * thick).sum(1, keepdim=True) > 0, blended(x), x)
 
-    def with_grain(self, x: Tensor, waves: Tensor, white: Tensor) -> Tensor:
-        """x [N, 1, S, S], which has its styles' HU, with their grain as well; two noise fields [N, 1, S, S].
+    def with_grain(self, x: Tensor, white: Tensor) -> Tensor:
+        """x [N, 1, S, S], which has its styles' HU, with their grain as well; white noise [N, 1, S, S].
 
         A scanner's noise is white but for its kernel, which no network need learn: organs that have less grain than
-        their style get noise, of white and of waves so much that it is at both lags the style's; none where it isn't
+        their style get noise, of white and of smooth so much that it is at both lags the style's; none where it isn't
         known (NaN). Others that are rougher than the style are smoothed. Both in HU, and then organs are given back
         their distribution by ranks: fat and muscle stay apart. The outside stays as it is.
         """
         outside, smooth = self.shares[:, :1] > 0, smoothed(x, self.shares)
+        smooth_noise = blended(scattered(white, white.shape[-1])) / _SMOOTH_DEVIATION
 
         def changed(added: Tensor, part: Tensor) -> Tensor:
-            """White noise and waves of powers [2, N, O] added to each organ, and a part of each [N, O] smoothed."""
+            """White and smooth noise of powers [2, N, O] added to each organ, and a part of each [N, O] smoothed."""
             by_organ = torch.stack([*added.sqrt(), part])
-            by_white, by_waves, less = torch.einsum("nohw,kno->knhw", self.shares, by_organ)[:, :, None]
-            noisy = torch.lerp(x, smooth, less) + by_white * white + by_waves * waves
+            by_white, by_smooth, less = torch.einsum("nohw,kno->knhw", self.shares, by_organ)[:, :, None]
+            noisy = torch.lerp(x, smooth, less) + by_white * white + by_smooth * smooth_noise
             return self.by_rank(torch.where(outside, x, noisy))
 
         grains = torch.stack([self._grain(x, lag) for lag in GRAIN_LAGS], dim=-1).square()
@@ -122,19 +124,23 @@ class StyledOrgans:
 
 
 def _powers(near: Tensor, far: Tensor) -> Tensor:
-    """Of white noise and of waves, [2, N, O], that add ``near`` and ``far``, [N, O], at the two lags of the grain.
+    """Of white and of smooth noise, [2, N, O], that add ``near`` and ``far``, [N, O], at the two lags of the grain.
 
-    As near to ``far`` as there is noise for; waves alone where that isn't known (NaN).
+    As near to ``far`` as there is noise for; smooth alone where that isn't known (NaN).
     """
-    of_near, of_far = _WAVES_GRAIN
+    of_near, of_far = _SMOOTH_GRAIN
     most = near / of_near
-    waves = ((far - near) / (of_far - of_near)).where(~far.isnan(), most).clamp(min=0).minimum(most)
-    return torch.stack([(near - of_near * waves).clamp(min=0), waves])  # rounding may leave less than nothing
+    smooth = ((far - near) / (of_far - of_near)).where(~far.isnan(), most).clamp(min=0).minimum(most)
+    return torch.stack([(near - of_near * smooth).clamp(min=0), smooth])  # rounding may leave less than nothing
 
 
-def scattered(field: Tensor) -> Tensor:
-    """A noise field [N, 1, S, S] with its pixels in another order, always the same: white noise."""
-    return field.flatten(2)[..., _scattering(field[0].numel()).to(field.device)].view_as(field)
+def scattered(field: Tensor, side: int) -> Tensor:
+    """A field's values [N, 1, s, s] in another order, always the same, each as often as needed: [N, 1, side, side].
+
+    White noise, whatever the field's spectrum is, and as smooth in a noise code as the field.
+    """
+    places = _scattering(side**2).to(field.device) % field[0].numel()
+    return field.flatten(2)[..., places].view(-1, 1, side, side)
 
 
 @cache
