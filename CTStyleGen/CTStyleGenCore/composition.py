@@ -21,7 +21,7 @@ from .anatomy import Anatomy
 from .slices import HuRange
 from .sorting import places_ascending
 from .style_codes import LEVELS, interpolated
-from .style_hu import blended
+from .style_hu import blended, smoothed
 
 FAT_BELOW = -30.0  # HU, as in the analysis of body composition by CT (Mitsiopoulos et al., J Appl Physiol 1998)
 _MIXED = (0.2, 0.8)  # the mean share of fat of organs that are of both
@@ -169,9 +169,12 @@ def grown(scores: Tensor, shares: Tensor, natural: Tensor, asked: Tensor) -> Ten
 def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
     """The scores of an organ's pixels, [S, S] -> [pixels]."""
     place = inside.flatten().nonzero()[:, 0]
-    order, count = places_ascending(scores.flatten()[place]), len(place)
+    values, count = scores.flatten()[place], len(place)
+    moving = round(count * abs(wanted - fat))
+    if not moving:
+        return values
     ranks = torch.empty(count, device=scores.device)
-    ranks[order] = (torch.arange(count, device=scores.device) + 0.5) / max(count, 1)
+    ranks[places_ascending(values)] = (torch.arange(count, device=scores.device) + 0.5) / count
 
     def image(values: Tensor) -> Tensor:
         """Of the organ's pixels, 0 elsewhere: [S, S]."""
@@ -191,9 +194,10 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
     others = (muscle != grows).nonzero()[:, 0]
     nearest = others[places_ascending(-nearness[others] if grows else nearness[others])]
     becomes = muscle.clone()
-    becomes[nearest[: round(count * abs(wanted - fat))]] = grows
+    becomes[nearest[:moving]] = grows
     border = blended(inside.to(scores)[None, None]).flatten()[place] < 1
-    result = ranks + 4 * becomes
+    partly = smoothed(image(becomes)[None, None], inside.to(scores)[None, None])  # as pixels at a scanner's edges are
+    result = ranks + 4 * partly.flatten()[place]
     for tissue in (False, True):
         of_it, core = becomes == tissue, (becomes == tissue) & ~border  # borders are bright by what is beyond
         level = smooth(ranks, core & (muscle == tissue), 1) - smooth(ranks, core, 1)

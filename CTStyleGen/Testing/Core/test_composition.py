@@ -144,6 +144,15 @@ def test_muscle_grows_and_shrinks_as_one_piece(asked: float, edge: int) -> None:
     assert (asked == 0.625) == (plain[right < edge].all().item() and not plain[right >= edge].any().item())
 
 
+def test_a_new_edge_is_as_soft_as_a_scanners() -> None:
+    """A pixel on each side of it is of both tissues, in the order of their shares."""
+    scores, shares = scattered()
+    result = grown(scores, shares, torch.tensor([[40 / 64]]), torch.tensor([[0.375]]))[0, 0].mean(0)
+    fat, muscle = result[44:60].mean(), result[4:20].mean()
+    across = (result[36:44] - fat) / (muscle - fat)
+    assert ((across > 0.15) & (across < 0.85)).sum() >= 2 and (across.diff() < 0.05).all()
+
+
 def test_new_muscle_is_as_bright_as_that_beside_it() -> None:
     scores, shares = scattered()
     result = grown(scores, shares, torch.tensor([[40 / 64]]), torch.tensor([[0.375]]))[0, 0]
