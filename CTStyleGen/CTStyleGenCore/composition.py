@@ -180,6 +180,10 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
         """Of the organ's pixels, 0 elsewhere: [S, S]."""
         return scores.new_zeros(scores.numel()).scatter(0, place, values.to(scores)).view_as(scores)
 
+    def around(values: Tensor) -> Tensor:
+        """Means over 3 x 3 of the organ's pixels: [pixels]."""
+        return smoothed(image(values)[None, None], inside.to(scores)[None, None]).flatten()[place]
+
     def smooth(values: Tensor, where: Tensor, *reaches: int) -> Tensor:
         """Means over the organ's pixels ``where`` that are so near, added up: [pixels]."""
         squares = F.adaptive_avg_pool2d(torch.stack([image(values * where), image(where)]), min(_COARSE, len(scores)))
@@ -196,8 +200,8 @@ def _grown(scores: Tensor, inside: Tensor, fat: float, wanted: float) -> Tensor:
     becomes = muscle.clone()
     becomes[nearest[:moving]] = grows
     border = blended(inside.to(scores)[None, None]).flatten()[place] < 1
-    partly = smoothed(image(becomes)[None, None], inside.to(scores)[None, None])  # as pixels at a scanner's edges are
-    result = ranks + 4 * partly.flatten()[place]
+    partly, moved = around(becomes), around(becomes != muscle) > 0
+    result = ranks + 4 * torch.where(moved, partly, becomes)  # new edges are soft, as those that were drawn are
     for tissue in (False, True):
         of_it, core = becomes == tissue, (becomes == tissue) & ~border  # borders are bright by what is beyond
         level = smooth(ranks, core & (muscle == tissue), 1) - smooth(ranks, core, 1)
