@@ -28,9 +28,7 @@ class ExpansionOptions:
     perCase: int
     amount: float = 6.0  # mm
     styles: Sequence[str] = ()  # (): the model's, in turn
-    styleCases: StyleCases | None = (
-        None  # CTs of the scene with their segmentations, by the names that styles call them
-    )
+    styleCases: StyleCases | None = None  # CTs of the scene for styles, as of `synthesis.Wish`
     mix: bool = False  # instead, organ by organ two of the model's
     labels: str = "organs"
     splits: str | Path | None = None
