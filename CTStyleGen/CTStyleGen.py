@@ -206,6 +206,7 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         download: bool = False,
         seed: int = 0,
         outlives: bool = False,
+        anatomy: str | Path | None = None,
         wait: bool = False,
     ) -> Training:
         """Trains a model: NAME.ctstyle in the models folder. Returns the training at once unless it is to ``wait``.
@@ -216,11 +217,13 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
         ``size``: pixels of a slice's side. ``epochs``: passes over the slices; or ``steps``. ``features``: auto, vgg19,
         vgg16 or random, with the VGG's weights from the file ``featureWeights``, else the models folder or, where they
         are missing and ``download`` says so, from pytorch.org. ``outlives``: goes on when Slicer ends; else it pauses
-        then. Raises CTStyleGenCore.errors.InputError, with one sentence, for bad input, before anything is begun; and
-        what `Training.wait` raises.
+        then. ``anatomy``: the organ table, by name or as a file; none for the preset's. Raises
+        CTStyleGenCore.errors.InputError, with one sentence, for bad input, before anything is begun; and what
+        `Training.wait` raises.
         """
         options = training.TrainingOptions(
-            name, styles, preset, size, epochs, steps, device, features, featureWeights, download, seed, outlives
+            *(name, styles, preset, size, epochs, steps, device, features, featureWeights, download, seed, outlives),
+            anatomy=anatomy,
         )
         started = training.start(casesFrom(cases), options)
         if wait:

@@ -85,6 +85,7 @@ def _train(options: argparse.Namespace, report: Report) -> None:
         cases=options.cases,
         styles=tuple(options.style.split(",")) if options.style else (),
         output=options.output,
+        anatomy=options.anatomy,
         size=options.size,
         steps=options.steps,
         epochs=options.epochs,
@@ -339,6 +340,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     length.add_argument("--epochs", type=int, help="passes over the slices (default: the preset's length)")
     length.add_argument("--steps", type=int, help="steps of --batch slices each, instead of epochs")
     add("--slices-per-case", type=int, metavar="K", help="slices to learn from of each case (default: the preset's)")
+    add("--anatomy", metavar="TABLE", help="organ table, name or .json (default: the preset's, thorax)")
     add(
         "--features",
         choices=("auto", "vgg19", "vgg16", "random"),

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ _REPORT_SECONDS = 0.5
 _SAVING_SHARE = 0.05  # of the time, for checkpoints after epochs, which can be as short as writing one
 _AGREE_STEPS = 10  # several processes ask each other as often whether to stop
 _WORDS = {  # for what a checkpoint tells, where another one is asked for
+    "anatomy": "another organ table",
     "preset": "another preset",
     "features": "other features",
     "styles": "other styles",
@@ -56,6 +57,7 @@ class TrainingOptions:
     cases: Path
     styles: tuple[str, ...]  # case ids; none: all, for a preset that has a style bank
     output: Path
+    anatomy: str | None = None  # organ table: name or file; None: the preset's
     size: int = 512
     epochs: int | None = None  # None: the preset's length
     steps: int | None = None  # instead of epochs
@@ -86,11 +88,12 @@ def train(
     _check_options(options, preset)
     ranks = ranks or Ranks()
     report = report if ranks.first else _silent
-    anatomy, hu = load_anatomy(preset.anatomy), HuRange()
+    anatomy, hu = load_anatomy(options.anatomy or preset.anatomy), HuRange()
+    preset = replace(preset, anatomy=anatomy.name)
     data = _read(options, preset, anatomy, hu)
     for doubt in data.doubts:
         report({"event": "notice", "message": doubt})
-    description = _description(options, preset, weights, data, options.batch * ranks.count)
+    description = _description(options, preset, anatomy, weights, data, options.batch * ranks.count)
     trainer_of = StyleTrainer if preset.style_bank else Trainer
     steps = options.steps or preset.steps(len(data.contents), options.epochs, options.batch * ranks.count)
     make = partial(trainer_of, preset, anatomy, weights, data, options.size, options.seed)
@@ -286,6 +289,7 @@ class _Run:
         """Goes on from the checkpoint. Raises InputError when there is none, or it is another run's or damaged."""
         trainer = self.trainer
         state, saved = read_checkpoint(self.checkpoint)
+        saved = {"anatomy": _grays(load_anatomy(Preset.anatomy))} | saved  # for long there was no other table
         if differing := [key for key, value in self.description.items() if saved.get(key) != value]:
             raise InputError(
                 f"The checkpoint {self.checkpoint} was made with {_WORDS[differing[0]]}: go on with what it was begun "
@@ -315,10 +319,16 @@ def _no_number(what: str, step: int) -> TrainingFailed:
 
 
 def _description(
-    options: TrainingOptions, preset: Preset, weights: FeatureWeights, data: TrainingData, batch: int
+    options: TrainingOptions,
+    preset: Preset,
+    anatomy: Anatomy,
+    weights: FeatureWeights,
+    data: TrainingData,
+    batch: int,
 ) -> dict[str, Any]:
     """What must be the same for a resumed run, JSON-ready, for the checkpoint and the model card."""
     run = {
+        "anatomy": _grays(anatomy),  # a card has the whole table
         "preset": preset.card(),
         "features": weights.card(),
         "styles": options.styles or sorted({one.case_id for one in data.styles}),
@@ -330,6 +340,11 @@ def _description(
         "seed": options.seed,
     }
     return json.loads(json.dumps(run))  # tuples as lists, as a checkpoint gives them back
+
+
+def _grays(anatomy: Anatomy) -> dict[str, int]:
+    """What of an organ table networks learn; codes and aliases, by which segments are recognized, may change."""
+    return {organ.name: organ.gray for organ in anatomy.organs}
 
 
 def _card(trainer: Trainer, run: dict[str, Any], losses: dict[str, float], hu: HuRange) -> dict[str, Any]:

@@ -63,6 +63,22 @@ class Features(enum.Enum):
         }[self.value]
 
 
+class Organs(enum.Enum):
+    """The organ table that segments are recognized by, and that a model learns."""
+
+    THORAX = "thorax"
+    LCTSC = "lctsc"
+    FILE = "file"
+
+    def label(self) -> str:
+        """The text of the choice in the panel."""
+        return {
+            "thorax": _("Chest (thorax)"),
+            "lctsc": _("Chest, for radiotherapy (lctsc)"),
+            "file": _("A table of my own"),
+        }[self.value]
+
+
 class VaryWay(enum.Enum):
     """How anatomy is varied; the other ways of `CTStyleGenCore.variation` need other patients."""
 
@@ -148,6 +164,8 @@ class CTStyleGenParameterNode:
     trainDevice: str = "auto"
     trainFeatures: Features = Features.AUTO
     trainWeights: Path
+    trainOrgans: Organs = Organs.THORAX
+    trainOrgansFile: Path
     trainOutlives: bool = False  # Slicer
 
 

@@ -18,7 +18,7 @@ from .conditioning import referenceOf
 from .devices import Devices
 from .models import featureWeights, modelPath
 from .panel import Panel
-from .parameters import CaseSource, Features
+from .parameters import CaseSource, Features, Organs
 from .python_call import copyAsPython
 from .setup import deviceTitle
 from .speed import inWords
@@ -108,7 +108,12 @@ class TrainPanel(Panel):
             featureWeights=chosen.trainWeights if chosen.trainFeatures is Features.FILE else None,
             download=chosen.trainFeatures is Features.DOWNLOAD,
             outlives=chosen.trainOutlives,
+            anatomy=self._table(),
         )
+
+    def _table(self) -> str | Path:
+        chosen = self.parameters
+        return chosen.trainOrgansFile if chosen.trainOrgans is Organs.FILE else chosen.trainOrgans.value
 
     def _caseRows(self) -> list[CaseRow]:
         """The cases as the table shows them; none where the folder has none."""
@@ -155,6 +160,8 @@ class TrainPanel(Panel):
         self.ui.folderLabel.visible = self.ui.folderPathLineEdit.visible = not ofScene
         ofFile = chosen.trainFeatures is Features.FILE
         self.ui.weightsLabel.visible = self.ui.weightsPathLineEdit.visible = ofFile
+        isOwnTable = chosen.trainOrgans is Organs.FILE
+        self.ui.organsFileLabel.visible = self.ui.organsPathLineEdit.visible = isOwnTable
         self.ui.presetHintLabel.text = _presetHint(chosen.trainPreset)
         self._caseTable.show(self._caseRows(), canRename=ofScene)
         self._showDevices()

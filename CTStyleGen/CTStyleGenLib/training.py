@@ -1,5 +1,6 @@
 """Training a model from Slicer: what is asked for, checked, and begun. What becomes of it is in `training_run`."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from CTStyleGenCore import background
-from CTStyleGenCore.anatomy import load_anatomy
+from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.estimates import Estimate, estimate, steps_of
 from CTStyleGenCore.presets import DEFAULT, Preset, load_preset
@@ -28,6 +29,7 @@ from .training_run import Training
 
 SIZES = (64, 128, 256, 512, 1024)  # pixels of a slice's side
 _CHECKPOINT_SECONDS = 10.0  # with each a new preview
+_TABLE_FILE = "organs.json"  # a copy of the organ table, for a training that goes on when the user's file has changed
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class TrainingOptions:
     download: bool = False
     seed: int = 0
     outlives: bool = False  # whether it goes on when Slicer ends
+    anatomy: str | Path | None = None  # organ table: name or file; None: the preset's
 
 
 def trainings() -> list[Training]:
@@ -70,7 +73,8 @@ def check(cases: list[TrainingCase] | Path, options: TrainingOptions, checks: Ca
     """Whether `start` would work with these, what it would need, and what it would leave out. Changes nothing."""
     try:
         preset, pairs, names = _require(cases, options)
-        problems = [problem for case in pairs for problem in checks.problems(case, load_anatomy(preset.anatomy))]
+        anatomy = _table(options, preset)
+        problems = [problem for case in pairs for problem in checks.problems(case, anatomy)]
     except InputError as error:
         return TrainingCheck((str(error),), None)
     slices = list(sliceCounts(pairs)) or [preset.slices_per_case] * len(names)
@@ -85,6 +89,7 @@ def start(cases: list[TrainingCase] | Path, options: TrainingOptions) -> Trainin
     Raises InputError for what `check` finds wrong, and JobError when no process can be started; then nothing is left.
     """
     preset, pairs, _names = _require(cases, options)
+    anatomy = _table(options, preset)
     model = modelPath(options.name)
     folder = _folderOf(model)
     folder.parent.mkdir(exist_ok=True)
@@ -96,9 +101,11 @@ def start(cases: list[TrainingCase] | Path, options: TrainingOptions) -> Trainin
         caseFolder = cases if isinstance(cases, Path) else folder / background.CASES
         if pairs:
             caseFolder.mkdir(mode=0o700)
-            exportCases(pairs, caseFolder, load_anatomy(preset.anatomy))
+            exportCases(pairs, caseFolder, anatomy)
         styles = styleNames(options.styles, pairs)
-        return Training.begin(folder, model, _trainOptions(caseFolder, styles, options), options.outlives)
+        table = folder / _TABLE_FILE
+        table.write_text(json.dumps(anatomy.to_json()), encoding="utf-8")
+        return Training.begin(folder, model, _trainOptions(caseFolder, table, styles, options), options.outlives)
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -116,6 +123,13 @@ def _require(
     _requireOptions(options)
     _requireFree(modelPath(options.name))
     return preset, pairs, names
+
+
+def _table(options: TrainingOptions, preset: Preset) -> Anatomy:
+    """The organ table asked for. Raises InputError when there is none, or its file is none."""
+    if options.anatomy == Path():
+        raise InputError(_("No organ table is chosen: choose its file."))
+    return load_anatomy(options.anatomy or preset.anatomy)
 
 
 def _requireOptions(options: TrainingOptions) -> None:
@@ -156,7 +170,7 @@ def _taken(model: Path) -> InputError:
     return InputError(text.format(name=model.stem))
 
 
-def _trainOptions(cases: Path, styles: Sequence[str], options: TrainingOptions) -> dict[str, Any]:
+def _trainOptions(cases: Path, table: Path, styles: Sequence[str], options: TrainingOptions) -> dict[str, Any]:
     """The options of the command train. VGG weights that are in the models folder are used without asking."""
     weights = options.featureWeights
     if weights is None and options.features in ("auto", "vgg19"):
@@ -165,6 +179,7 @@ def _trainOptions(cases: Path, styles: Sequence[str], options: TrainingOptions) 
         "cases": str(cases),
         "style": ",".join(styles) or None,
         "preset": options.preset,
+        "anatomy": str(table),
         "size": options.size,
         "epochs": options.epochs,
         "steps": options.steps,

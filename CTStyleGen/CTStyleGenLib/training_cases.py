@@ -180,7 +180,7 @@ class CaseChecks:
     def problems(self, case: TrainingCase, anatomy: Anatomy) -> tuple[str, ...]:
         """A sentence for each segment that can't be learned as drawn. Raises InputError when none can."""
         nodes = (case.volumeNode, case.segmentationNode)
-        key = (case.name, anatomy.name, *((node.GetID(), node.GetMTime()) for node in nodes), _segmentsTime(case))
+        key = (case.name, anatomy, *((node.GetID(), node.GetMTime()) for node in nodes), _segmentsTime(case))
         if key not in self._said:
             self._said[key] = tuple(f"{case.name}: {problem}" for problem in _conditioning(case, anatomy).problems)
         return self._said[key]

@@ -158,7 +158,9 @@ class Training:
 
     @classmethod
     def begin(cls, folder: Path, model: Path, options: Mapping[str, Any], outlives: bool) -> "Training":
-        """Starts the command train with these options and that output, in a folder that is empty but for cases/.
+        """Starts the command train with these options and that output.
+
+        The folder holds nothing yet but what the options name.
 
         Raises JobError when the process can't be started.
         """

@@ -61,6 +61,14 @@ def test_a_table_survives_json(name: str) -> None:
     assert Anatomy.from_json(json.loads(json.dumps(anatomy.to_json()))) == anatomy
 
 
+def test_the_table_of_the_docs_is_one() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "organ_tables.md").read_text()
+    table = Anatomy.from_json(json.loads(text.split("```json")[1].split("```")[0]))
+    for name, organ in (("kidney_left", "kidneys"), ("vertebrae_L1", "bone"), ("Liver", "liver"), ("lung", None)):
+        placed = table.place(name)
+        assert (placed and placed.name) == organ
+
+
 @pytest.mark.parametrize(("name", "code", "organ"), TOTALSEGMENTATOR)
 def test_totalsegmentators_classes_are_placed_by_name_and_by_code(
     thorax: Anatomy, name: str, code: str, organ: str

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from CTStyleGenCore.anatomy import load_anatomy
-from CTStyleGenCore.checkpoint import checkpoint_path
+from CTStyleGenCore.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
 from CTStyleGenCore.devices import Computing, choose_precision
 from CTStyleGenCore.errors import InputError, Stopped, TrainingFailed
 from CTStyleGenCore.model_file import read_card, read_weights
@@ -299,6 +299,48 @@ def test_resume_refuses_other_options_and_broken_checkpoints(cases: Path, tmp_pa
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="can't be read"):
         run(options(cases, tmp_path, steps=9, resume=True))
+
+
+def own_table(folder: Path, **changes: Any) -> str:
+    """A table file: the thorax's organs, the mediastinum called heart."""
+    table = THORAX.to_json() | {"name": "mine"}
+    table["organs"][3] |= {"name": "heart", "codes": [], "aliases": ["mediastinum"]} | changes
+    path = folder / "mine.json"
+    path.write_text(json.dumps(table))
+    return str(path)
+
+
+def test_a_table_of_the_users_own_is_learned_and_kept(cases: Path, tmp_path: Path) -> None:
+    given = options(cases, tmp_path, steps=9, anatomy=own_table(tmp_path))
+    with pytest.raises(Stopped):
+        run(given, stop_at=2)
+    with pytest.raises(InputError, match="made with another organ table: go on"):
+        run(replace(given, resume=True, anatomy=None))
+    own_table(tmp_path, gray=151)
+    with pytest.raises(InputError, match="another organ table"):
+        run(replace(given, resume=True))
+    own_table(tmp_path, aliases=["mediastinum", "pericardium"])  # by which segments are recognized, not what is learned
+    run(replace(given, resume=True))
+    card = read_card(given.output)
+    assert card["preset"]["anatomy"] == card["anatomy"]["name"] == "mine"
+    assert card["anatomy"]["organs"][3]["name"] == "heart"
+    assert Model(given.output, "cpu").anatomy.organ("heart").label == 3
+    with pytest.raises(InputError, match="no organ table 'abdomen'"):
+        run(replace(given, anatomy="abdomen"))
+
+
+def test_a_checkpoint_of_before_there_was_a_choice_of_tables_is_gone_on_with(cases: Path, tmp_path: Path) -> None:
+    given = options(cases, tmp_path, steps=3)
+    with pytest.raises(Stopped):
+        run(given, stop_at=2)
+    path = checkpoint_path(given.output)
+    state, told = read_checkpoint(path)
+    del told["anatomy"]
+    write_checkpoint(path, state, told)
+    with pytest.raises(InputError, match="another organ table"):
+        run(replace(given, resume=True, anatomy=own_table(tmp_path)))
+    run(replace(given, resume=True))
+    assert read_card(given.output)["anatomy"] == THORAX.to_json()
 
 
 def test_a_loss_that_is_no_number_ends_the_run(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

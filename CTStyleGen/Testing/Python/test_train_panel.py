@@ -1,6 +1,7 @@
 """The Train panel as the user sees it: cases, what it says before the start, a training watched and found again."""
 
 import contextlib
+import json
 import os
 import signal
 import unittest
@@ -13,9 +14,10 @@ import SimpleITK as sitk
 import slicer
 from CTStyleGenTesting import scenes
 from CTStyleGenCore import background
+from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenLib import training, training_cases
 from CTStyleGenLib.devices import Devices
-from CTStyleGenLib.parameters import CaseSource, Features
+from CTStyleGenLib.parameters import CaseSource, Features, Organs
 from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_run import State
 from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN, chestCT, chestLabels, chestMasks
@@ -145,7 +147,7 @@ class CasesTest(TrainPanelTestCase):
             **{"cases": {f"case-{n}": pair for n, pair in enumerate(pairs, 1)}, "styles": ["case-2"]},
             **{"name": "model-1", "preset": "paper", "size": 256, "epochs": 7, "steps": None, "device": "auto"},
             **{"features": "auto", "featureWeights": None, "download": False, "seed": 0, "outlives": True},
-            "wait": False,
+            **{"anatomy": "thorax", "wait": False},
         }
         self.assertEqual(argumentsOfCopied("train"), expected)
 
@@ -166,6 +168,27 @@ class CasesTest(TrainPanelTestCase):
         self.addChests()
         self.ui.addAllButton.click()
         self.assertRegex(self.checked(), "^The feature weights .*vgg19.pth don't exist")
+
+    def test_organ_tables(self) -> None:
+        self.addChests()
+        self.ui.addAllButton.click()
+        self.tick(0)
+        self.assertFalse(self.ui.organsPathLineEdit.isVisibleTo(self.panel.widget))
+        self.parameters.trainOrgans = Organs.LCTSC
+        self.assertRegex(self.checked(), "The segment 'lung' is left out: the organ table 'lctsc' knows")
+        self.parameters.trainOrgans = Organs.FILE
+        self.assertTrue(self.ui.organsPathLineEdit.isVisibleTo(self.panel.widget))
+        self.assertEqual(self.checked(), "No organ table is chosen: choose its file.")
+        self.assertFalse(self.ui.startButton.enabled)
+        table = self.elsewhere / "mine.json"
+        table.write_text(json.dumps(load_anatomy("thorax").to_json() | {"name": "mine"}))
+        self.parameters.trainOrgansFile = table
+        self.assertRegex(self.checked(), "^Learns in ")
+        self.assertTrue(self.ui.startButton.enabled)
+        self.assertEqual(self.panel.options.anatomy, table)
+        table.write_text("{}")
+        self.panel.shown()
+        self.assertRegex(self.checked(), "mine.json: An organ table is a JSON object with")
 
     def test_devices(self) -> None:
         Devices.known = []

@@ -126,6 +126,8 @@ class BadInputTest(TrainingTestCase):
         self.assertNothingStarted("'' can't be a model's name", name="")
         self.assertNothingStarted("A model's name can't have '/'", name="a/b")
         self.assertNothingStarted("There is no preset 'x'", preset="x")
+        self.assertNothingStarted("There is no organ table 'x'; give", anatomy="x")
+        self.assertNothingStarted("organ table .*nowhere.json is missing", anatomy="nowhere.json")
         self.assertNothingStarted("must be at least 1", steps=0)
         self.assertNothingStarted("^The size 100 is not possible: choose", size=100)
         self.assertNothingStarted("feature weights .* don't exist", featureWeights="nowhere.pth")
@@ -236,6 +238,18 @@ class ChildTest(TrainingTestCase):
         patcher = mock.patch.object(training, "_CHECKPOINT_SECONDS", 0.2)
         patcher.start()
         self.addCleanup(patcher.stop)
+
+    def test_a_table_of_the_users_own_outlives_its_file(self) -> None:
+        table = self.folder / "mine.json"
+        told = training.load_anatomy("thorax").to_json() | {"name": "mine"}
+        told["organs"][3] |= {"name": "heart", "codes": [], "aliases": ["mediastinum"]}
+        table.write_text(json.dumps(told))
+        started = self.train(anatomy=table, steps=3)
+        table.unlink()
+        started.wait()
+        anatomy = read_card(started.model)["anatomy"]
+        self.assertEqual((anatomy["name"], anatomy["organs"][3]["name"]), ("mine", "heart"))
+        self.assertNotIn("mine.json", json.dumps(read_card(started.model)))
 
     def test_from_the_scene_to_a_model_in_use(self) -> None:
         volume, segmentation = addChest("Doe^John")
