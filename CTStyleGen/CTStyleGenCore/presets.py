@@ -24,6 +24,8 @@ class Preset:
     noise_size: int = 200
     # Section 2.2: "the first layer and every other RELU layer that succeeds the pooling layer".
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    # What a discriminator that looks at features judges besides the style layers. For the preset styles alone.
+    judged_layers: tuple[str, ...] = ()
     # Section 2.2: "the RELU activations of the tenth layer": the tenth convolution of VGG-19 is conv4_2.
     content_layers: tuple[str, ...] = ("relu4_2",)
     # Equation (6) as printed divides by all pixels of the layer.
@@ -110,6 +112,7 @@ _STYLES = Preset(
     "styles",
     generator="styles",
     style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+    judged_layers=("relu5_1",),
     content_layers=(),
     # adversarial, moments, code, coarse
     gradient_ratio=(0.6, 3.0, 6.0, 6.0),
@@ -118,7 +121,7 @@ _STYLES = Preset(
     discriminator_rate=2e-3,
     generator_updates_per_discriminator_update=1,
     poses=True,
-    warp_mm=6.0,
+    warp_mm=10.0,
     growing_share=0.6,
     average_steps=200,
     epochs=60,

@@ -10,7 +10,8 @@ its style's quantile of the score. So HU are the style's by construction, also f
 learned is where in an organ the bright and the dark lie. In use, a score is the pixel's rank in its organ, and the HU
 are the style's exactly; muscle has grown or shrunk to the style's share of it (`composition`), HU between two organs'
 lie where they meet, and organs get their style's grain. Ranks have no useful derivative: in training, scores have the
-mean and the deviation of normal ones alone.
+mean and the deviation of normal ones alone. And noise is weaker in use than in training, as in the truncation trick
+(Brock et al., arXiv 1809.11096): what is drawn is more what the map makes likely, and less what chance makes of it.
 
 Shapes: N images in a batch, S their side in pixels, O organs.
 """
@@ -31,6 +32,7 @@ _BOTTOM = 8  # side in pixels of the first block
 _LAYOUT = 32  # side of the last block that knows neither style nor noise: 12 mm a pixel in a slice of 400 mm
 _STYLE_WIDTH = 64
 _WAVES = 1024
+_CALMED = 0.5  # of the noise that blocks are given in use, its deviation: in training it is 1
 _SCANNERS = 256  # side from which pixels are so small that the last block's noise is a scanner's, not vessels
 _SCATTERED = 64  # side of the noise field whose values become white noise, for the grain
 _SURROUNDINGS = 32  # squares a side, over some of which organs count as near: 12 mm each in a slice of 400 mm
@@ -160,8 +162,9 @@ class StyleGenerator(nn.Module):
         """y [N, 1, S, S] in [-1, 1], z [N, noise_size], codes [N, O, CODE_SIZE], NaN: missing -> x [N, 1, S, S]."""
         shares = self.shares(y)
         by_organ = self.organ.expand(len(y), -1, -1)
-        drawn = codes
+        drawn, strength = codes, 1.0
         if not self.training:
+            strength = _CALMED
             fat_by_map, fat_by_style = self.composition.fat(shares), fat_of_codes(codes, self.composition.cut)
             drawn = in_proportion(codes, fat_by_style, fat_by_map)
         styles = self.style(torch.cat([self.normalized(drawn), by_organ], dim=2))
@@ -173,7 +176,7 @@ class StyleGenerator(nn.Module):
                 break
             here = at_side[side]
             known = styles if side > _LAYOUT else by_organ
-            noise = self.waves[str(side)](z, side) if self._draws_noise(side, y.shape[-1]) else None
+            noise = self.waves[str(side)](strength * z, side) if self._draws_noise(side, y.shape[-1]) else None
             near = F.interpolate(around, size=(side, side), mode="bilinear", antialias=True)
             h = torch.cat([F.interpolate(h, size=(side, side), mode="bilinear"), near], dim=1)
             h = enlarged(h, here, known, noise)

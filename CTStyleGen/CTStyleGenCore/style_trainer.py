@@ -64,10 +64,11 @@ class StyleTrainer(Trainer):
 
     def _networks(self, size: int, weights: FeatureWeights) -> tuple[Any, torch.nn.Module, torch.nn.Module]:
         preset, grays = self.preset, [organ.gray for organ in self.anatomy.organs]
-        phi = Features(weights, preset.style_layers, Windows(self.hu))
+        judged = (*preset.style_layers, *preset.judged_layers)
+        phi = Features(weights, judged, Windows(self.hu))
         some = self.data.contents[:: math.ceil(len(self.data.contents) / _UNIT_SLICES)]
         maps = phi(torch.cat([one.x for one in some]))
-        channels = {layer: maps[layer].shape[1] for layer in preset.style_layers}
+        channels = {layer: maps[layer].shape[1] for layer in judged}
         G, D = StyleGenerator(size, grays, preset.noise_size), FeatureDiscriminator(grays, channels)
         self._content_fat, self._style_fat = self._fat(self.data.contents), self._fat(self.data.styles)
         cases = [one.case_id for one in self.data.contents]

@@ -57,7 +57,6 @@ class TrainingOptions:
     cases: Path
     styles: tuple[str, ...]  # case ids; none: all, for a preset that has a style bank
     output: Path
-    anatomy: str | None = None  # organ table: name or file; None: the preset's
     size: int = 512
     epochs: int | None = None  # None: the preset's length
     steps: int | None = None  # instead of epochs
@@ -68,6 +67,7 @@ class TrainingOptions:
     checkpoint_seconds: float = 30.0  # at most, from one checkpoint to the next; there are more, see _Saving
     computing: Computing = field(default_factory=Computing)
     preview: Path | None = None  # a PNG that shows how far the generator is
+    anatomy: str | None = None  # organ table: name or file; None: the preset's
 
 
 def train(

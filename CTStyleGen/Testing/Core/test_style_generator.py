@@ -154,6 +154,20 @@ def test_where_pixels_are_small_the_last_block_leaves_noise_to_the_grain(
     assert isinstance(given[0], torch.Tensor) and isinstance(given[1], torch.Tensor) == noisy
 
 
+def test_in_use_blocks_have_less_noise_than_in_training_and_grain_has_all() -> None:
+    G, codes = generator(128).train(), []
+    for waves in G.waves.values():
+        waves.register_forward_hook(lambda _waves, told, _field: codes.append(told[0]))
+    y, z = y_of(quarters(128)), torch.randn(1, 200)
+    G(y, z, CODES)
+    assert len(codes) == 2 and all(torch.equal(one, z) for one in codes)
+    codes.clear()
+    G.eval()(y, z, CODES)
+    *blocks, grain = codes
+    assert len(blocks) == 2 and all(torch.allclose(one, 0.5 * z) for one in blocks)
+    assert torch.equal(grain, z.flip(1))
+
+
 def test_noise_codes_move_no_border() -> None:
     """Noise changes every organ, and each organ stays within its own HU."""
     G, labels = generator(), quarters()

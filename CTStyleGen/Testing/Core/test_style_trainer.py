@@ -34,7 +34,7 @@ from CTStyleGenCore.training_data import TrainingData, TrainingSlice, load_train
 from phantoms import HU, chest, write_case
 
 # Shallow features: a step of a third of the time.
-STYLES = replace(load_preset("styles"), style_layers=("relu1_1", "relu2_1"))
+STYLES = replace(load_preset("styles"), style_layers=("relu1_1", "relu2_1"), judged_layers=("relu3_1",))
 THORAX = load_anatomy("thorax")
 
 
@@ -150,6 +150,15 @@ def test_other_cases_styles_are_asked_for_in_the_contents_proportion_of_fat(data
             )
             torch.testing.assert_close(task.codes[:, 2:], task.style_codes[:, 2:], equal_nan=True)
     assert list(trainer.card("ABC")["fat"]) == ["body"]
+
+
+def test_more_layers_are_judged_than_are_measured(data: TrainingData) -> None:
+    trainer = StyleTrainer(STYLES, THORAX, random_weights(), data, 64, 0, Computing())
+    assert list(trainer.D.heads) == [*STYLES.style_layers, *STYLES.judged_layers] == ["relu1_1", "relu2_1", "relu3_1"]
+    losses = trainer.train_step()
+    assert all(loss.isfinite() for loss in losses.values())
+    judged = [p.grad.norm() for p in trainer.D.heads["relu3_1"].parameters() if p.grad is not None]
+    assert max(judged) > 0
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
