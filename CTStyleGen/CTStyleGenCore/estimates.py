@@ -16,7 +16,7 @@ from .presets import Preset
 # What a step multiplies and adds, in GFLOP, and the memory of the process at its peak, in GB; by size.
 _PAPER = {64: (7.7, 1.1), 128: (32.9, 1.2), 256: (138, 1.6), 512: (550, 2.7)}
 _QUICK = {64: (6.3, 1.0), 128: (18.1, 1.1), 256: (59.5, 1.3), 512: (221, 1.9)}
-_STYLES = {64: (13.5, 1.0), 128: (41.1, 1.1), 256: (145, 1.5), 512: (558, 2.6)}
+_STYLES = {64: (16.5, 1.0), 128: (53.0, 1.1), 256: (193, 1.5), 512: (748, 2.6)}
 _COST = {"paper": _PAPER, "paper-relative": _PAPER, "quick": _QUICK, "styles": _STYLES}
 _SHARE = 0.8  # of the speed of matrix multiplication: 0.69 to 0.84 were measured
 _START_SECONDS = 15.0  # to start Python and PyTorch and to read some cases
