@@ -63,7 +63,7 @@ class Features(enum.Enum):
         }[self.value]
 
 
-class Organs(enum.Enum):
+class TableChoice(enum.Enum):
     """The organ table that segments are recognized by, and that a model learns."""
 
     THORAX = "thorax"
@@ -164,7 +164,7 @@ class CTStyleGenParameterNode:
     trainDevice: str = "auto"
     trainFeatures: Features = Features.AUTO
     trainWeights: Path
-    trainOrgans: Organs = Organs.THORAX
+    trainOrgans: TableChoice = TableChoice.THORAX
     trainOrgansFile: Path
     trainOutlives: bool = False  # Slicer
 

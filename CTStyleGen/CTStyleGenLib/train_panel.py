@@ -18,7 +18,7 @@ from .conditioning import referenceOf
 from .devices import Devices
 from .models import featureWeights, modelPath
 from .panel import Panel
-from .parameters import CaseSource, Features, Organs
+from .parameters import CaseSource, Features, TableChoice
 from .python_call import copyAsPython
 from .setup import deviceTitle
 from .speed import inWords
@@ -113,7 +113,7 @@ class TrainPanel(Panel):
 
     def _table(self) -> str | Path:
         chosen = self.parameters
-        return chosen.trainOrgansFile if chosen.trainOrgans is Organs.FILE else chosen.trainOrgans.value
+        return chosen.trainOrgansFile if chosen.trainOrgans is TableChoice.FILE else chosen.trainOrgans.value
 
     def _caseRows(self) -> list[CaseRow]:
         """The cases as the table shows them; none where the folder has none."""
@@ -160,7 +160,7 @@ class TrainPanel(Panel):
         self.ui.folderLabel.visible = self.ui.folderPathLineEdit.visible = not ofScene
         ofFile = chosen.trainFeatures is Features.FILE
         self.ui.weightsLabel.visible = self.ui.weightsPathLineEdit.visible = ofFile
-        isOwnTable = chosen.trainOrgans is Organs.FILE
+        isOwnTable = chosen.trainOrgans is TableChoice.FILE
         self.ui.organsFileLabel.visible = self.ui.organsPathLineEdit.visible = isOwnTable
         self.ui.presetHintLabel.text = _presetHint(chosen.trainPreset)
         self._caseTable.show(self._caseRows(), canRename=ofScene)

@@ -17,7 +17,7 @@ from CTStyleGenCore import background
 from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenLib import training, training_cases
 from CTStyleGenLib.devices import Devices
-from CTStyleGenLib.parameters import CaseSource, Features, Organs
+from CTStyleGenLib.parameters import CaseSource, Features, TableChoice
 from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_run import State
 from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN, chestCT, chestLabels, chestMasks
@@ -174,9 +174,9 @@ class CasesTest(TrainPanelTestCase):
         self.ui.addAllButton.click()
         self.tick(0)
         self.assertFalse(self.ui.organsPathLineEdit.isVisibleTo(self.panel.widget))
-        self.parameters.trainOrgans = Organs.LCTSC
+        self.parameters.trainOrgans = TableChoice.LCTSC
         self.assertRegex(self.checked(), "The segment 'lung' is left out: the organ table 'lctsc' knows")
-        self.parameters.trainOrgans = Organs.FILE
+        self.parameters.trainOrgans = TableChoice.FILE
         self.assertTrue(self.ui.organsPathLineEdit.isVisibleTo(self.panel.widget))
         self.assertEqual(self.checked(), "No organ table is chosen: choose its file.")
         self.assertFalse(self.ui.startButton.enabled)
