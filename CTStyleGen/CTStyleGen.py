@@ -72,6 +72,8 @@ class CTStyleGenWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.panelTabs.connect("currentChanged(int)", self.onTabChanged)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        if self.parent.isEntered:  # reloaded while it is open, which nobody enters again
+            self.enter()
 
     def cleanup(self) -> None:
         """Called when the application closes or the module is reloaded."""

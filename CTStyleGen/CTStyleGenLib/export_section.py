@@ -35,7 +35,7 @@ class ExportSection(Panel):
         self._onJob = onJob
         self._jobs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} images"))
         self._timer = qt.QTimer(self.widget)
-        self._timer.singleShot = True
+        self._timer.setSingleShot(True)
         self._timer.connect("timeout()", self.check)
         self.ui.exportButton.connect("clicked(bool)", self._onExport)
         self.ui.copyButton.connect("clicked(bool)", self._onCopy)

@@ -54,10 +54,11 @@ class GeneratePanel(Panel):
         self._models: list[Path] = []  # in the combo box
         self._noticed: object = None  # the parameters that were checked last
         self._followed: Any = None  # the segmentation whose edits are noticed
+        self._edits = slicer.util.VTKObservationMixin()  # what is heard of it
         self._devices = Devices(self.widget, self._checkSoon)
         self._organTable = OrganTable(self.ui.organTable, self._onStyles)
         self._checkTimer = qt.QTimer(self.widget)
-        self._checkTimer.singleShot = True
+        self._checkTimer.setSingleShot(True)
         self._checkTimer.connect("timeout()", self.check)
         self.ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", SYNTHETIC, "1")
         self._runs = JobBar(self.ui.progressBar, self.ui.cancelButton, _("{done} of {total} slices"))
@@ -94,8 +95,7 @@ class GeneratePanel(Panel):
         self._updateEditor()
 
     def enter(self) -> None:
-        """The embedded editor hears the mouse in the views, and the keys."""
-        self.ui.segmentEditor.setupViewObservations()
+        """The embedded editor hears the keys; the mouse in the views it hears by itself while an effect is active."""
         self._onEditorSection()
 
     def shown(self) -> None:
@@ -120,7 +120,7 @@ class GeneratePanel(Panel):
         self._runs.close()
         for section in self._sections:
             section.cleanup()
-        self.ui.segmentEditor.setActiveEffect(None)
+        self.exit()  # reloading doesn't leave the module first, and keys would be heard twice
         super().cleanup()
 
     # --- what is asked for ---
@@ -306,17 +306,16 @@ class GeneratePanel(Panel):
         if segmentationNode is self._followed:
             return
         self._followed = segmentationNode
-        self.removeObservers(self._onEdit)
-        self.removeObservers(self._onPainted)
+        self._edits.removeObservers()  # all: of a method alone, they would keep the segmentation in memory
         if segmentationNode is None:
             return
         self._proposeReference(segmentationNode)
         segmentation, view = segmentationNode.GetSegmentation(), slicer.mrmlScene.GetNodeByID(_RED)
         for event in _EDITS:
-            self.addObserver(segmentation, getattr(segmentation, event), self._onEdit)
-        self.addObserver(segmentation, segmentation.RepresentationModified, self._onPainted)
+            self._edits.addObserver(segmentation, getattr(segmentation, event), self._onEdit)
+        self._edits.addObserver(segmentation, segmentation.RepresentationModified, self._onPainted)
         for node in filter(None, (segmentationNode.GetDisplayNode(), view)):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onEdit)
+            self._edits.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onEdit)
 
     def _proposeReference(self, segmentationNode: Any) -> None:
         """Chooses the scene's only CT for a segmentation that doesn't tell what it was drawn on, as one of a file."""

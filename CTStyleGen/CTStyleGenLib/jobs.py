@@ -233,7 +233,8 @@ def ownGroup() -> dict[str, Any]:
 def killTree(processId: int) -> None:
     """Kills a process that was started with `ownGroup`, and its descendants; what has ended already is no error."""
     if sys.platform == "win32":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(processId)], capture_output=True, check=False)
+        command = ["taskkill", "/T", "/F", "/PID", str(processId)]
+        subprocess.run(command, capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW)
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses a group of zombies
         os.killpg(processId, signal.SIGKILL)

@@ -10,16 +10,6 @@ import vtk
 _UI_FOLDER = Path(__file__).parents[1] / "Resources" / "UI"
 
 
-def _blanker(pathLineEdit: Any) -> Callable[[str], None]:
-    """Shows nothing where no path is chosen, instead of ".", which is how a parameter node writes that."""
-
-    def blank(path: str) -> None:
-        if path == ".":
-            pathLineEdit.currentPath = ""
-
-    return blank
-
-
 class Panel(slicer.util.VTKObservationMixin):
     """One tab of the module.
 
@@ -36,20 +26,21 @@ class Panel(slicer.util.VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.widget.setMRMLScene(slicer.mrmlScene)
         self.parameters: Any = None  # a CTStyleGenParameterNode while the module is open
-        self._guiTag: Any = None
+        self._guiTag = self._modifiedTag = 0
         for one in vars(self.ui).values():
             if one.className() == "ctkPathLineEdit":
-                one.connect("currentPathChanged(QString)", _blanker(one))
+                one.connect("currentPathChanged(QString)", self._blanker(one))
+                one.connect("validInputChanged(bool)", self._emptier(one))
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Binds the panel to the parameters of a scene, or to none (None)."""
         if self.parameters:
             self.parameters.disconnectGui(self._guiTag)
-            self.removeObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._onModified)
+            self.parameters.RemoveObserver(self._modifiedTag)
         self.parameters = parameterNode
         if self.parameters:
             self._guiTag = self.parameters.connectGui(self.ui)
-            self.addObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._onModified)
+            self._modifiedTag = self.parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)
             self.update()
 
     def enter(self) -> None:
@@ -67,6 +58,24 @@ class Panel(slicer.util.VTKObservationMixin):
 
     def update(self) -> None:
         """Shows what follows from the parameters, which aren't None."""
+
+    def _blanker(self, pathLineEdit: Any) -> Callable[[str], None]:
+        """Shows nothing where no path is chosen, instead of ".", which is how a parameter node writes that."""
+
+        def blank(path: str) -> None:
+            if path == ".":
+                pathLineEdit.currentPath = ""
+
+        return blank
+
+    def _emptier(self, pathLineEdit: Any) -> Callable[[bool], None]:
+        """Chooses no path where the user has emptied the field, of which currentPathChanged doesn't tell."""
+
+        def empty(isValid: bool) -> None:
+            if self.parameters and not isValid and not pathLineEdit.currentPath:
+                self.parameters.setValue(pathLineEdit.property("SlicerParameterName"), Path())
+
+        return empty
 
     def _onModified(self, caller: Any, event: str) -> None:
         if self.parameters:

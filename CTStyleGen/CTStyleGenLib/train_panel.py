@@ -40,10 +40,10 @@ class TrainPanel(Panel):
         self._devices = Devices(self.widget, self._refresh)
         self._caseTable = CaseTable(self.ui.casesTable, self._onStyle, self._onRename)
         self._checkTimer = qt.QTimer(self.widget)
-        self._checkTimer.singleShot = True
+        self._checkTimer.setSingleShot(True)
         self._checkTimer.connect("timeout()", self.check)
         self._sceneTimer = qt.QTimer(self.widget)
-        self._sceneTimer.singleShot = True
+        self._sceneTimer.setSingleShot(True)
         self._sceneTimer.connect("timeout()", self._refresh)
         self.trainings = TrainingList(self.ui, self.widget, self._onTrainings)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)

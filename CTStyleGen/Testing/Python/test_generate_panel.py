@@ -321,11 +321,11 @@ class EditorTest(PanelTestCase):
         node = editor.mrmlSegmentEditorNode()
         node.SetActiveEffectName("Paint")
         if not CTStyleGenTesting.IN_APPLICATION:
-            self.assertTrue(editor._object._hearsKeys and editor._object._observesViews)
+            self.assertTrue(editor._object._hearsKeys)
         closeModule()
         self.assertEqual(node.GetActiveEffectName(), "")
         if not CTStyleGenTesting.IN_APPLICATION:
-            self.assertFalse(editor._object._hearsKeys or editor._object._observesViews)
+            self.assertFalse(editor._object._hearsKeys)
         slicer.mrmlScene.Clear(True)
         openModule()
         self.assertIsNotNone(editor.mrmlSegmentEditorNode().GetScene())

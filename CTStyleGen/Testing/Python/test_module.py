@@ -1,12 +1,14 @@
 """The module in the application: opened, left, reloaded, in scenes that come and go; and all its words translated."""
 
 import ast
+import gc
 import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import unittest
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from unittest import mock
 import CTStyleGenTesting
 import qt
 import slicer
+import vtk
+from CTStyleGenTesting import scenes
 from CTStyleGenLib import models, setup
 from CTStyleGenLib.parameters import CTStyleGenParameterNode
 from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN
@@ -105,6 +109,42 @@ class ModuleTest(ModuleTestCase):
         self.assertEqual(train.ui.folderPathLineEdit.currentPath, str(self.folder))
         train.parameters.trainFolder = Path()
         self.assertEqual(train.ui.folderPathLineEdit.currentPath, "")
+
+    def test_paths_are_what_their_fields_say(self) -> None:
+        """Of whatever kind the file is, and also where a field has been emptied."""
+        train, export = self.module.panels[1], self.module.panels[0]._sections[1]
+        for panel, field, name in (
+            (train, train.ui.folderPathLineEdit, "trainFolder"),
+            (train, train.ui.weightsPathLineEdit, "trainWeights"),
+            (train, train.ui.organsPathLineEdit, "trainOrgansFile"),
+            (export, export.ui.casesPathLineEdit, "exportCasesFolder"),
+            (export, export.ui.folderPathLineEdit, "exportFolder"),
+        ):
+            with self.subTest(name):
+                self.assertEqual(field.currentPath, "")
+                for path in (self.folder / "vgg19.pth", self.folder / "vgg16.safetensors", self.folder / "a"):
+                    field.currentPath = str(path)
+                    self.assertEqual(panel.parameters.getValue(name), path)
+                field.currentPath = ""
+                self.assertEqual(panel.parameters.getValue(name), Path())
+                self.assertEqual(field.currentPath, "")
+
+    def test_nothing_stays_in_memory(self) -> None:
+        """Neither a segmentation that was chosen once, with all its voxels, nor the parameters of each visit."""
+        node = scenes.addSegmentation({}, scenes.grid())
+        self.module.panels[0].parameters.segmentation = node
+        passTime(0.5)
+        gone: list[str] = []
+        node.GetSegmentation().AddObserver(vtk.vtkCommand.DeleteEvent, lambda caller, event: gone.append(event))
+        parameters = weakref.ref(self.module.panels[0].parameters)
+        closeModule()
+        slicer.mrmlScene.RemoveNode(node)
+        del node
+        openModule()
+        passTime(0.5)
+        gc.collect()
+        self.assertEqual(gone, ["DeleteEvent"])
+        self.assertIsNone(parameters())
 
     def test_parameters_are_the_scenes(self) -> None:
         parameters = self.module.panels[0].parameters

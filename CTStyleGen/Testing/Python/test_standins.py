@@ -66,6 +66,13 @@ class PythonQtTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             slicer.qMRMLNodeComboBox().connect("currentNodeChanged(vtkMRMLScene*)", print)
 
+    def test_timers_are_no_single_shots_by_a_property(self) -> None:
+        timer = qt.QTimer()
+        with self.assertRaises(AttributeError):
+            timer.singleShot = True
+        timer.setSingleShot(True)
+        self.assertTrue(timer.isSingleShot())
+
     def test_slots_get_as_many_arguments_as_they_take(self) -> None:
         told: list[tuple] = []
         self.button.checkable = True

@@ -109,6 +109,8 @@ class Wrapped(metaclass=_WrappedType):
 
     def _property(self, name: str) -> QtCore.QMetaProperty | None:
         meta = self._object.metaObject()
+        if name == "singleShot" and isinstance(self._object, QtCore.QTimer):
+            return None  # the static function of the same name hides it
         index = meta.indexOfProperty("objectName" if name == "name" else name)
         return meta.property(index) if index >= 0 else None
 

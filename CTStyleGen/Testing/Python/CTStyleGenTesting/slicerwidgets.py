@@ -4,6 +4,7 @@ To use another one, add it here with the properties, signals and slots of its he
 """
 
 import importlib
+import re
 import sys
 import weakref
 from collections.abc import Callable
@@ -130,10 +131,21 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         self._browse = QtWidgets.QToolButton(text="...")
         layout.addWidget(self._combo)
         layout.addWidget(self._browse)
-        self._combo.currentTextChanged.connect(self.currentPathChanged)
+        self._isValid = False
+        self._combo.currentTextChanged.connect(self._onText)
 
     def _refresh(self) -> None:
         self._browse.setVisible(self.showBrowseButton)
+
+    def _onText(self, text: str) -> None:
+        """Tells of acceptable paths alone: of each name filter the real one knows the first extension only."""
+        before = self._isValid
+        extensions = [re.search(r"\*(\.\w+)", one)[1] for one in self.nameFilters]
+        self._isValid = text.endswith(tuple(extensions)) if extensions else bool(text)
+        if self._isValid:
+            self.currentPathChanged.emit(text)
+        if self._isValid != before:
+            self.validInputChanged.emit(self._isValid)
 
     def _path(self) -> str:
         return self._combo.currentText()
@@ -510,11 +522,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         if self._editorNode:
             self._editorNode.SetActiveEffectName("")
 
-    def setupViewObservations(self) -> None:
-        self._observesViews = True
-
     def removeViewObservations(self) -> None:
-        self._observesViews = False
+        pass  # there are no views
 
     def installKeyboardShortcuts(self, parent: Any = None) -> None:
         self._hearsKeys = True
@@ -586,8 +595,6 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         self._python = module.CTStyleGenWidget(pythonqt.wrap(self))
         slicer.modules.CTStyleGenWidget = self._python
         self._python.setup()
-        if self._isEntered:
-            self._python.enter()
 
     def enter(self) -> None:
         self._isEntered = True
