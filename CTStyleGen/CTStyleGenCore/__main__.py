@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, presets
 from .environment import lacking
-from .errors import InputError, OutOfMemory, Stopped, TrainingFailed, gpu_failure, is_out_of_memory
+from .errors import InputError, OutOfMemory, Stopped, TrainingFailed, gpu_failure, is_out_of_memory, one_line
 from .ranks import joined, launched
 from .reporting import Report, Terminal, json_lines
 
 if TYPE_CHECKING:
     from .perceptual import FeatureWeights
 
+_SEEDS = 1 << 53  # what JSON's numbers hold; PyTorch would take some more
 _JSON_HELP = "report as JSON lines on stdout"
 _DEVICE_HELP = "auto, cpu or cuda (default: %(default)s)"
 _SEED_HELP = "the same seed gives the same result (default: %(default)s)"
@@ -37,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not ranks.first:
         report = _silent
     try:
-        if getattr(options, "seed", 0) < 0:
-            raise InputError(f"The seed {options.seed} is not possible: it must be 0 or more.")
+        if not 0 <= getattr(options, "seed", 0) < _SEEDS:
+            raise InputError(f"The seed {options.seed} is not possible: it must be 0 or more, and below 2^53.")
         options.run(options, report)
         return 0
     except InputError as error:
@@ -47,6 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         if not (lack := lacking(error)):
             raise
         kind, message, code = "input", lack, 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        kind, message, code = "input", one_line(f"{error.filename}: {error.strerror}: check path and permission."), 2
     except (Stopped, KeyboardInterrupt) as error:
         kind, message, code = "stopped", str(error) or "Stopped.", 130
     except TrainingFailed as error:
@@ -125,8 +130,8 @@ def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWei
 
 def _synthesize(options: argparse.Namespace, report: Report) -> None:
     from .cases import read_ct, read_labels
-    from .synthesis import Model, sample_paths, synthesize_samples, write_samples
-    from .volumes import require_writable
+    from .synthesis import Model, sample_paths, synthesize_samples
+    from .volumes import require_writable, write_volumes
 
     if options.samples < 1:
         raise InputError(f"{options.samples} samples is not possible: ask for at least one.")
@@ -142,7 +147,10 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
     with joined(device) as ranks:
         volumes = synthesize_samples(model, labels, options.samples, options.seed, report, _stop_signal(), look, ranks)
         if ranks.first:
-            write_samples(volumes, paths, model, options.seed, look)
+            write_volumes(volumes, paths)
+        else:
+            for _ in volumes:
+                pass
     report({"event": "done", "outputs": [str(p) for p in paths], "message": f"Wrote {', '.join(map(str, paths))}."})
 
 

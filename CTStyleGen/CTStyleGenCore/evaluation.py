@@ -20,7 +20,7 @@ from typing import Any
 from . import __version__
 from .cases import CaseFiles, find_cases
 from .errors import InputError, Stopped
-from .files import require_place, written_beside
+from .files import require_file_place, written_beside
 from .model_scores import METRICS, Made, Score, scored
 from .perceptual import FeatureWeights
 from .pictures import Picture, RealCase, Style
@@ -71,9 +71,11 @@ def evaluate(options: EvaluationOptions, report: Report, stopping: Callable[[], 
     both unseen and in training; Stopped when ``stopping``, asked after each image, says so.
     """
     for path in filter(None, (options.json, options.html)):
-        require_place(path)
+        require_file_place(path)
     if options.slices < 1:
         raise InputError(f"{options.slices} slices of each case is not possible: ask for at least one.")
+    if options.segmenter_steps < 0:
+        raise InputError(f"{options.segmenter_steps} steps of the U-Net are not possible: 0 leaves that part out.")
     models = [Model(path, options.device) for path in options.models]
     _check_alike(models)
     first = models[0]
@@ -218,7 +220,7 @@ def _read(files: CaseFiles, patient: Callable[[str], str], model: Model, count: 
     case = files.read(model.anatomy)
     slices = training_slices(case, model.anatomy, model.G.size, count, model.hu)
     pictures = [Picture(model.hu.to_hu(one.x[0, 0]).numpy(), one.labels.numpy()) for one in slices]
-    return RealCase(case, patient(files.case_id), tuple(slices), tuple(pictures))
+    return RealCase(files, patient(files.case_id), tuple(slices), tuple(pictures))
 
 
 def _own_style(model: Model, train: Sequence[RealCase]) -> Style | None:

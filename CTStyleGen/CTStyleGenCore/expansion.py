@@ -36,7 +36,7 @@ from .png import write_png
 from .ranks import Ranks
 from .splits import TRAIN, read_splits
 from .styles import has_style_bank, style_mix, without_path
-from .variation import Variations
+from .variation import Variations, check_amount
 from .volumes import voxel_count, write_volume
 
 if TYPE_CHECKING:  # torch is imported where images are made: Slicer's process asks for plans and sizes
@@ -411,6 +411,7 @@ def _holds_files(folder: Path) -> bool:
 def _check(options: ExpansionOptions) -> None:
     if options.per_case < 1:
         raise InputError(f"{options.per_case} images of each case is not possible: ask for at least one.")
+    check_amount(options.amount_mm)
     if options.labels not in LABELS:
         raise InputError(f"There are no labels {options.labels!r}: choose from {', '.join(LABELS)}.")
     if options.dicom:

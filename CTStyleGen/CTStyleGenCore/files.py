@@ -39,7 +39,8 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     folder = _temporary_folder(path.parent)
     try:
         with _hold(folder):
-            beside = folder / path.name
+            beside = folder / "whole" / path.name
+            beside.parent.mkdir()
             yield beside
             (folder / "new").touch()  # some writers make files private: give the file a new file's mode
             for file in beside.rglob("*") if beside.is_dir() else (beside,):
@@ -58,6 +59,13 @@ def written_beside(path: str | Path) -> Iterator[Path]:
 def require_place(path: Path) -> None:
     """Raises InputError when a file or folder can't be made there, as its own folder is missing or read-only."""
     _temporary_folder(path.parent).rmdir()
+
+
+def require_file_place(path: Path) -> None:
+    """As `require_place`, for a file. Raises InputError when there is a folder of that name, too."""
+    if path.is_dir() or not path.name:
+        raise InputError(f"{path} is a folder: give the name of a file in it as the output.")
+    require_place(path)
 
 
 def _temporary_folder(parent: Path) -> Path:

@@ -95,9 +95,10 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         header = parse_json(text)
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        is_whole = 8 + length + end <= size
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise _not_a_model(path) from error
-    if size < 8 + length + end:
+    if not is_whole:
         raise _cut_short(path)
     return header
 

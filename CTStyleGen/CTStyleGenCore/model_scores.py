@@ -94,7 +94,7 @@ class _Looks:
     def codes(self, style: Style) -> Tensor:
         """[organs, CODE_SIZE]"""
         if style.name not in self._codes:
-            told = [self.model.codes_of(one.case) for one in style.cases]
+            told = [self.model.codes_of(one.files.read(self.model.anatomy)) for one in style.cases]
             self._codes[style.name] = torch.stack([mixed(rows, [1.0] * len(rows)) for rows in zip(*told, strict=True)])
         return self._codes[style.name]
 
@@ -236,15 +236,16 @@ def _continuity(
 ) -> None:
     """Slices side by side, in the middle of the cases that have some."""
     for content in unseen:
-        count = len(axial(content.case.labels))
+        case = content.files.read(model.anatomy)
+        count = len(axial(case.labels))
         first = max(0, (count - _NEIGHBORS) // 2)
         places = range(first, min(count, first + _NEIGHBORS))
         if len(places) < 2:
             continue
-        slices = slices_at(content.case, places, model.anatomy, model.G.size, model.hu)
+        slices = slices_at(case, places, model.anatomy, model.G.size, model.hu)
         labels = torch.stack([one.labels for one in slices])
         real = model.hu.to_hu(torch.cat([one.x[0] for one in slices])).numpy()
-        z = model.noise_code(seed, 0, axial_places(content.case.labels)[list(places)])
+        z = model.noise_code(seed, 0, axial_places(case.labels)[list(places)])
         volume = model.synthesize(labels, z, asked.of(Style((content,)))).numpy()
         for organ in rulers.organs:
             inside = labels.numpy() == organ.label

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import scores
 from .anatomy import Organ
-from .cases import Case
+from .cases import CaseFiles
 from .training_data import TrainingSlice
 
 _AIR_HU = -1000.0
@@ -56,14 +56,14 @@ class Picture:
 class RealCase:
     """A case and the slices of it that are looked at."""
 
-    case: Case
+    files: CaseFiles  # read again where more of the case is looked at
     patient: str
     slices: tuple[TrainingSlice, ...]
     pictures: tuple[Picture, ...]  # of the slices
 
     @property
     def name(self) -> str:
-        return self.case.case_id
+        return self.files.case_id
 
 
 @dataclass(frozen=True)

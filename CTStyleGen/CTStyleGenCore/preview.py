@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 
 from . import __version__
 from .anatomy import Anatomy
+from .files import require_file_place
 from .png import write_png
-from .synthesis import Model, synthesize_samples
+from .synthesis import Model, synthesize_volume
 
 _SIDE = 256  # pixels of the picture
 _SLICE_MM = 400.0  # side of the slice that the chest lies in
@@ -62,8 +63,9 @@ def _ellipses(anatomy: Anatomy) -> Iterator[tuple[int, tuple[float, float, float
 
 def write_preview(model: Model, path: Path) -> None:
     """Writes the picture as a gray PNG of 256 x 256 pixels that says in itself and in its header: synthetic."""
+    require_file_place(path)
     labels = toy_chest(model.anatomy, model.G.size)
-    volume = synthesize_samples(model, labels, 1, 0, lambda event: None, lambda: False)[0]
+    volume = synthesize_volume(model, labels, seed=0)
     low, high = _WINDOW
     unit = np.clip((sitk.GetArrayFromImage(volume)[0] - low) / (high - low), 0, 1)
     picture = Image.fromarray((unit * 255).round().astype(np.uint8)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)

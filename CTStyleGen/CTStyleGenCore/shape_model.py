@@ -122,16 +122,17 @@ class ShapeModel:
     def _match(self, other: sitk.Image) -> tuple[float, list[_Slice]]:
         """Another's slices, as far from each other as the source's key slices, that are most like these, and how much.
 
-        Where the other has too few slices its first and last serve several times.
+        Where the other lacks slices, or labels in them, the nearest labelled ones serve several times.
         """
         labels = axial(other)
+        labelled = np.flatnonzero(labels.any((1, 2)))
         through, row, column = sitk.DICOMOrient(other, "LPS").GetSpacing()[::-1]
         slices = [_Slice(one, (row, column)) for one in labels]
         z = np.array(self._keys) * self._grid.spacing[0]
         best: tuple[float, list[_Slice]] = (0.0, [])
-        for middle in range(len(slices)):
-            places = np.clip(np.rint(middle + (z - z.mean()) / through), 0, len(slices) - 1).astype(int)
-            chosen = [slices[place] for place in places]
+        for middle in labelled:
+            wanted = middle + (z - z.mean()) / through
+            chosen = [slices[labelled[np.abs(labelled - place).argmin()]] for place in wanted]
             dice = float(np.mean([self._dice(k, one) for k, one in zip(self._keys, chosen, strict=True)]))
             if dice > best[0]:
                 best = dice, chosen
@@ -140,8 +141,6 @@ class ShapeModel:
     def _dice(self, k: int, other: _Slice) -> float:
         """Mean Dice over organs of a source slice and another, the other laid upon it by the body's center and size."""
         source = self._slice(k)
-        if not other.labels.any():
-            return 0.0
         scale = other.size / source.size
         onto = sitk.AffineTransform(3)
         onto.SetMatrix(np.diag([*scale, 1.0]).ravel().tolist())

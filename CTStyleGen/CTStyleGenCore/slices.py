@@ -7,6 +7,7 @@ way back undoes this in reverse order and ends on the reference's own voxel grid
 
 from dataclasses import dataclass
 
+import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,20 +36,29 @@ class HuRange:
 
 @dataclass(frozen=True)
 class Square:
-    """How slices of ``height`` x ``width`` pixels lie in a square of ``size`` pixels: scaled to fit, centered."""
+    """How slices of ``height`` x ``width`` pixels lie in a square of ``size`` pixels: scaled to fit, centered.
+
+    The square's pixels are square, whatever the slices' are: nobody is squashed.
+    """
 
     height: int
     width: int
     size: int
+    aspect: float = 1.0  # a pixel's height over its width
+
+    @classmethod
+    def of(cls, image: sitk.Image, size: int) -> "Square":
+        """That of a volume's axial slices."""
+        turned = sitk.DICOMOrient(image, "LPS")
+        (width, height, _), (across, down, _) = turned.GetSize(), turned.GetSpacing()
+        return cls(height, width, size, down / across)
 
     @property
     def inner(self) -> tuple[int, int]:
         """Height and width of the slice within the square, in pixels of the square."""
-        longest = max(self.height, self.width)
-        return (
-            max(1, round(self.height * self.size / longest)),
-            max(1, round(self.width * self.size / longest)),
-        )
+        height, width = self.height * self.aspect, self.width
+        longest = max(height, width)
+        return max(1, round(height * self.size / longest)), max(1, round(width * self.size / longest))
 
     @property
     def _padding(self) -> tuple[int, int, int, int]:
@@ -67,7 +77,7 @@ class Square:
         """
         if self.inner == (self.height, self.width):
             labels = slices.long()
-        elif max(self.height, self.width) < self.size:
+        elif self.inner[0] >= self.height and self.inner[1] >= self.width:
             labels = F.interpolate(slices[:, None].float(), self.inner, mode="nearest-exact")[:, 0].long()
         else:  # slice by slice: a share per organ is `organs` times the memory
             labels = torch.stack([_majority(one.long(), organs, self.inner) for one in slices])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import __version__
 from .anatomy import Anatomy
-from .cases import Case, read_case, write_volume
+from .cases import Case, read_case
 from .composition import Composition
 from .devices import free_memory, placed
 from .errors import InputError, OutOfMemory, Stopped, is_out_of_memory
@@ -152,10 +152,10 @@ def synthesize_volume(
     gets the volume.
     """
     values, ranks = axial(labels), ranks or Ranks()
-    z = model.noise_code(seed, sample, axial_places(labels))
+    square, z = Square.of(labels, model.G.size), model.noise_code(seed, sample, axial_places(labels))
     result = np.zeros(values.shape, np.int16)
     with ranks.together():
-        for part, slices in _batches(model, values, z, ranks.share(range(len(values))), look):
+        for part, slices in _batches(model, values, square, z, ranks.share(range(len(values))), look):
             result[part] = slices
             progress(len(part))
     return from_axial(_of_all(result, ranks), labels)
@@ -171,14 +171,12 @@ def _of_all(result: np.ndarray, ranks: Ranks) -> np.ndarray:
 
 
 def _batches(
-    model: Model, values: np.ndarray, z: Tensor, numbers: Sequence[int], look: Look | None
+    model: Model, values: np.ndarray, square: Square, z: Tensor, numbers: Sequence[int], look: Look | None
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """The slices of these numbers in int16 HU, as many at once as the memory has room for.
 
-    values: organ labels [slice, row, column]; z: a noise code for each slice.
+    values: organ labels [slice, row, column], which lie so in the model's square; z: a noise code for each slice.
     """
-    _, height, width = values.shape
-    square = Square(height, width, model.G.size)
     done, batch = 0, _slices_together(model)
     while done < len(numbers):
         part = list(numbers[done : done + batch])
@@ -228,10 +226,11 @@ def synthesize_samples(
     stopping: Callable[[], bool],
     look: Look | None = None,
     ranks: Ranks | None = None,
-) -> list[sitk.Image]:
-    """A volume for each of so many noise codes. Several ``ranks`` share the slices out; ``report`` tells of the own.
+) -> Iterator[sitk.Image]:
+    """A volume for each of so many noise codes, marked as synthetic, one after the other: together they can be large.
 
-    Raises Stopped when ``stopping``, asked after each batch of slices, says so.
+    Several ``ranks`` share the slices out; ``report`` tells of the own. Raises Stopped when ``stopping``, asked after
+    each batch of slices, says so.
     """
     ranks = ranks or Ranks()
     total = samples * len(ranks.share(range(len(axial(labels)))))
@@ -244,16 +243,10 @@ def synthesize_samples(
         if stopping():
             raise Stopped("Stopped; nothing was written.")
 
-    return [synthesize_volume(model, labels, seed, sample, progress, look, ranks) for sample in range(samples)]
-
-
-def write_samples(
-    volumes: Sequence[sitk.Image], paths: Sequence[Path], model: Model, seed: int, look: Look | None = None
-) -> None:
-    """Writes the samples, each whole or not at all, to their paths, marked."""
-    for sample, volume in enumerate(volumes):
+    for sample in range(samples):
+        volume = synthesize_volume(model, labels, seed, sample, progress, look, ranks)
         mark_synthetic(volume, model, seed, sample, look)
-        write_volume(volume, paths[sample])
+        yield volume
 
 
 def mark_synthetic(volume: sitk.Image, model: Model, seed: int, sample: int, look: Look | None = None) -> None:

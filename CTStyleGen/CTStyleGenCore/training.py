@@ -19,7 +19,7 @@ from .anatomy import Anatomy, load_anatomy
 from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_checkpoint, write_checkpoint
 from .devices import Computing, free_memory, memory_told
 from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
-from .files import require_place
+from .files import require_file_place
 from .memorisation import measured
 from .model_file import write_model
 from .networks import is_valid_size
@@ -182,9 +182,11 @@ def _check_options(options: TrainingOptions, preset: Preset) -> None:
         raise InputError(f"The preset {preset.name} learns one look: give --style, the case to take it from.")
     if not is_valid_size(options.size):
         raise InputError(f"The size {options.size} is not possible: choose 64, 128, 256, 512 or 1024.")
-    require_place(options.output)
-    if options.preview is not None and options.preview.suffix.lower() != ".png":
-        raise InputError(f"The preview {options.preview} can't be written: its name must end in .png.")
+    require_file_place(options.output)
+    if options.preview is not None:
+        if options.preview.suffix.lower() != ".png":
+            raise InputError(f"The preview {options.preview} can't be written: its name must end in .png.")
+        require_file_place(options.preview)
     for name in ("epochs", "steps", "slices_per_case", "batch"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -189,10 +189,9 @@ def _fullest(
 def slices_at(case: Case, places: Sequence[int], anatomy: Anatomy, size: int, hu: HuRange) -> list[TrainingSlice]:
     """The axial slices of a case at these places, from 0 at its lower end."""
     values, labels = axial(case.ct)[places], axial(case.labels)[places]
-    _, height, width = values.shape
-    square = Square(height, width, size)
-    spacing = sitk.DICOMOrient(case.labels, "LPS").GetSpacing()
-    side_mm = max(height, width) * spacing[1 if height >= width else 0]
+    square = Square.of(case.labels, size)
+    across, down, _ = sitk.DICOMOrient(case.labels, "LPS").GetSpacing()
+    side_mm = max(square.height * down, square.width * across)
     x = hu.to_unit(square.of_values(torch.from_numpy(values).float(), fill=hu.low))
     y = square.of_labels(torch.from_numpy(labels), len(anatomy.organs))
     return [

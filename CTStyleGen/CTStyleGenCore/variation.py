@@ -7,6 +7,7 @@ meant to move by the amount asked for; a result that fails the checks (`plausibi
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -116,12 +117,13 @@ class Variations:
         """
         if way not in WAYS:
             raise InputError(f"There is no way {way!r} to vary: choose from {', '.join(WAYS)}.")
-        if not 0 <= amount_mm <= LARGEST_MM:
-            raise InputError(f"Anatomy can't move by {amount_mm:g} mm: give an amount from 0 to {LARGEST_MM:g} mm.")
+        check_amount(amount_mm)
         if min(seed, number) < 0:
             raise InputError("Seeds and numbers of variations are 0 or more.")
         if amount_mm == 0:
             return Varied(sitk.Image(self._labels), way, 0.0, 1, (), 1.0, None, self.grid)
+        if not self._body.any():
+            raise InputError("What is labelled in the segmentation is too thin to vary: give one of whole organs.")
         chosen = self._choose(way, np.random.default_rng([seed, number]))
         rejected: list[str] = []
         for attempt in range(TRIES):
@@ -155,7 +157,8 @@ class Variations:
         """The way itself; of "mixed", one of those that are possible with the others at hand."""
         if way != "mixed":
             return way
-        possible: list[Way] = ["deform", "organs"]
+        possible: list[Way] = ["deform"]
+        possible += ["organs"] if self._surfaces else []
         possible += ["interpolate"] if self._model.size > 0 else []
         possible += ["shape"] if self._model.size > 1 else []
         return possible[int(rng.integers(len(possible)))]
@@ -199,8 +202,9 @@ class Variations:
 
         Bones don't change by themselves, but where they are all there is.
         """
-        present = [organ.label for organ in self._anatomy.organs[1:] if np.any(self._axial == organ.label)]
-        present = [label for label in present if label not in self._rigid] or present
+        if not self._surfaces:
+            raise InputError("No organ's surface lies in the volume: vary in the way 'deform'.")
+        present = [label for label in self._surfaces if label not in self._rigid] or list(self._surfaces)
         sizes = np.array([np.count_nonzero(self._axial == label) for label in present]) ** 0.5
         count = int(rng.integers(1, min(3, len(present)) + 1))
         velocity, surfaces = np.zeros((*self.grid.shape, 3)), np.zeros(self.grid.shape, bool)
@@ -212,9 +216,7 @@ class Variations:
 
     def _vary_organ(self, label: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The velocity that grows, shrinks or moves an organ (the body: as a whole), and the nodes at its surface."""
-        organ = self._anatomy.organs[label]
-        distance = self._distance(self._axial > 0 if organ == self._anatomy.place("body") else self._axial == label)
-        surface = np.abs(distance) <= self.grid.step[1:].max()
+        organ, (distance, surface) = self._anatomy.organs[label], self._surfaces[label]
         near = np.exp(-((distance / _REACH_MM) ** 2) / 2)
         if rng.random() < 2 / 3 or organ == self._anatomy.place("body"):
             outward = gradient(smoothed(distance, self.grid, _ROUNDING_MM), self.grid)
@@ -226,6 +228,22 @@ class Variations:
         field = field * (1 - (1 - _STIFF) * self._stiff)[..., None]
         field = smoothed(field, self.grid, _ROUNDING_MM)
         return field / _rms(field[surface]) * rng.uniform(0.5, 1), surface
+
+    @cached_property
+    def _surfaces(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Of each organ, by its label, the nodes' distances from its surface in mm, and the nodes that lie at it.
+
+        Without organs that are too thin to be seen there, and those that fill the volume.
+        """
+        found = {}
+        for organ in self._anatomy.organs[1:]:
+            inside = self._axial == organ.label
+            if inside.any():
+                distance = self._distance(self._axial > 0 if organ == self._anatomy.place("body") else inside)
+                surface = np.abs(distance) <= self.grid.step[1:].max()
+                if surface.any():
+                    found[organ.label] = distance, surface
+        return found
 
     def _possible(self, velocity: np.ndarray) -> np.ndarray:
         """The velocity with bones that bend little, and within the volume."""
@@ -243,6 +261,12 @@ class Variations:
         rows, columns = max(1, int(_DISTANCE_MM / row)), max(1, int(_DISTANCE_MM / column))
         coarse = in_mm(mask[:, ::rows, ::columns].astype(np.uint8), (through, row * rows, column * columns))
         return self.grid.at_nodes(sitk.SignedMaurerDistanceMap(coarse, False, False, True)).astype(float)
+
+
+def check_amount(amount_mm: float) -> None:
+    """Raises InputError for an amount that `Variations.draw` can't move anatomy by."""
+    if not 0 <= amount_mm <= LARGEST_MM:
+        raise InputError(f"Anatomy can't move by {amount_mm:g} mm: give an amount from 0 to {LARGEST_MM:g} mm.")
 
 
 def _rms(vectors: np.ndarray) -> float:

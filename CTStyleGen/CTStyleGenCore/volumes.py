@@ -11,8 +11,8 @@ import struct
 import sys
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -21,11 +21,12 @@ import SimpleITK as sitk
 
 from .dicom_elements import has_pixels, is_dicom
 from .errors import InputError
-from .files import require_place, written_beside
+from .files import require_file_place, written_beside
 from .headers import data_file
 
 AIR_HU = -1024  # scanners pad the corners with less (-2000, -3024); that is not Hounsfield units
 MAX_VOXELS = 2**30  # 1024 x 1024 x 1024; a header that claims more is damaged, or no CT
+_WIDEST_GAP = 1.3  # between slices of a series, in units of the median one
 _DEFLATE = 1032  # bytes that deflate packs into one, at the most
 _NOT_STRAIGHT = 0.01  # of the cosine between two axes; what a file rounds is less
 _IMAGE_IO = {
@@ -84,41 +85,63 @@ def voxel_count(path: str | Path) -> int:
 
 
 def write_volume(image: sitk.Image, path: str | Path) -> None:
-    """Writes the voxels and the geometry, compressed, beside its place, and moves the file in: it is whole or absent.
+    """Writes one volume: see `write_volumes`."""
+    write_volumes([image], [Path(path)])
+
+
+def write_volumes(images: Iterable[sitk.Image], paths: Sequence[Path]) -> None:
+    """Writes each volume when it comes, beside its place, and moves them all in: all are whole, or all absent.
+
+    Voxels and geometry are written, compressed.
 
     Of the metadata only keys that start with "CTStyleGen" are written; NIfTI, which has one line for all, says of a
     synthetic volume that it is one. InputError: a suffix other than .nrrd, .nii, .nii.gz, .mha; no such folder; no
     permission, no room on the disk.
     """
-    path = Path(path)
-    _require_suffix(path)
+    for path in paths:
+        _require_suffix(path)
+    with ExitStack() as places:
+        for image, path in zip(images, paths, strict=True):
+            _write(image, path, places.enter_context(written_beside(path)))
+
+
+def _write(image: sitk.Image, path: Path, beside: Path) -> None:
+    """Writes to ``beside`` what is to be ``path``."""
     kept = {key: value for key, value in metadata(image).items() if key.startswith("CTStyleGen")}
     image = without_metadata(image)
     for key, value in kept.items():
         image.SetMetaData(key, value)
     if kept.get("CTStyleGen.Synthetic") and suffix_of(path) in (".nii", ".nii.gz"):
         image.SetMetaData("ITK_FileNotes", "SYNTHETIC CTStyleGen")  # the header field "descrip"
-    with written_beside(path) as beside:
-        try:
-            with _quiet():
-                sitk.WriteImage(image, str(beside), useCompression=suffix_of(path) != ".nii")
-            # Not every writer complains when the disk fills up, so what is there is read back.
-            whole = np.array_equal(sitk.GetArrayFromImage(read_image(beside)), sitk.GetArrayViewFromImage(image))
-        except (RuntimeError, InputError):
-            whole = False
-        if not whole:
-            raise InputError(f"{path} can't be written: look for room on the disk, and for permission.")
+    try:
+        with _quiet():
+            sitk.WriteImage(image, str(beside), useCompression=suffix_of(path) != ".nii")
+        # Not every writer complains when the disk fills up, so what is there is read back.
+        whole = np.array_equal(sitk.GetArrayFromImage(read_image(beside)), sitk.GetArrayViewFromImage(image))
+    except (RuntimeError, InputError):
+        whole = False
+    if not whole:
+        raise InputError(f"{path} can't be written: look for room on the disk, and for permission.")
 
 
 def require_writable(path: Path) -> None:
     """Raises InputError for what `write_volume` can't write, before there is anything to write."""
     _require_suffix(path)
-    require_place(path)
+    require_file_place(path)
 
 
 def _require_suffix(path: Path) -> None:
+    _require_unicode(path)
     if suffix_of(path) not in _WRITABLE:
         raise InputError(f"{path} can't be written: its name must end in {', '.join(_WRITABLE)}.")
+
+
+def _require_unicode(path: Path) -> None:
+    """InputError for a path that SimpleITK can't be told of: it would end the process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"The name {path} isn't written in UTF-8: rename the file or its folder.") from error
 
 
 def suffix_of(path: Path) -> str:
@@ -206,10 +229,13 @@ def _read_series(folder: Path) -> sitk.Image:
         image = sitk.ReadImage([*map(str, files)], imageIO="GDCMImageIO")
     _check_grid(folder, image)
     off_mm = max(_distance_mm(image, reader.GetOrigin(), (0, 0, k)) for k, reader in enumerate(readers))
-    if off_mm > 0.5 * min(image.GetSpacing()):
+    gaps_mm = np.diff([_height_mm(reader) for reader in readers])
+    # One slice that is missing among many thin ones puts none far off.
+    if off_mm > 0.5 * min(image.GetSpacing()) or gaps_mm.max() > _WIDEST_GAP * np.median(gaps_mm):
         raise InputError(
-            f"The slices in {folder} don't lie on a regular grid ({off_mm:.1f} mm off): slices are missing or doubled, "
-            "or the gantry was tilted; export the whole series, or resample it in 3D Slicer."
+            f"The slices in {folder} don't lie on a regular grid ({off_mm:.1f} mm off, {gaps_mm.min():.2f} to "
+            f"{gaps_mm.max():.2f} mm apart): slices are missing or doubled, or the gantry was tilted; export the whole "
+            "series, or resample it in 3D Slicer."
         )
     return image
 
@@ -257,6 +283,7 @@ def _read_dicom_file(path: Path) -> sitk.Image:
 
 def _header(path: Path) -> sitk.ImageFileReader:
     """A reader of that file, with its header read."""
+    _require_unicode(path)
     with _unreadable(path):
         if not _image_io(path):
             has_pixels(path)

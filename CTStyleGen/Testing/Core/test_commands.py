@@ -169,6 +169,9 @@ def test_bad_input_to_synthesize(model: Path, cases: Path, tmp_path: Path, capfd
         ({"--model": tmp_path / "cut.ctstyle"}, "cut short"),
         ({"--output": tmp_path / "absent" / "out.nrrd"}, "absent"),
         ({"--output": tmp_path / "out.png"}, "out.png"),
+        ({"--output": cases / "B"}, "B"),
+        ({"--model": tmp_path / ("a" * 300)}, "File name too long"),
+        ({"--seed": 2**64}, "below 2^53"),
         ({"--style": "Z"}, "'Z'"),
         ({"--samples": 0}, "0 samples"),
         ({"--seed": -1}, "seed"),
@@ -194,6 +197,9 @@ def test_bad_input_to_train(cases: Path, tmp_path: Path, capfd: pytest.CaptureFi
         (train_arguments(cases, out, "--features", "vgg16", "--feature-weights", tmp_path / "no.pth"), "no.pth"),
         (train_arguments(cases, out, "--resume"), "checkpoint"),
         (train_arguments(cases, tmp_path / "absent" / "m.ctstyle"), "absent"),
+        (train_arguments(cases, tmp_path), "is a folder"),
+        (train_arguments(cases, "."), "is a folder"),
+        (train_arguments(cases, out, "--preview", tmp_path / "absent" / "p.png"), "absent"),
     ):
         assert expected in refused(in_process(capfd, *arguments))
     assert "absent" in refused(command(*train_arguments(tmp_path / "absent", out)))

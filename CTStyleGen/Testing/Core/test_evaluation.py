@@ -243,7 +243,9 @@ def test_what_cannot_be_compared_is_refused(
     write_case(tmp_path / "train" / "B", seed=1)
     assert "style A, which is not among the training cases" in run(train_cases=tmp_path / "train", splits=None)
     assert "does not exist" in run(json=tmp_path / "nowhere" / "r.json")
+    assert "is a folder" in run(json=tmp_path)
     assert "0 slices" in run(slices=0)
+    assert "-5 steps" in run(segmenter_steps=-5)
     other = tmp_path / "large.ctstyle"
     arguments = ["--preset", "paper", "--features", "random", "--size", "128", "--steps", "1", "--style", "A"]
     assert main(["train", "--cases", str(folders / "train"), *arguments, "--output", str(other)]) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from CTStyleGenCore.errors import InputError
-from CTStyleGenCore.files import PrivateFolder, sha256, written_beside
+from CTStyleGenCore.files import PrivateFolder, require_file_place, sha256, written_beside
 
 
 def test_a_file_appears_whole_with_a_new_files_mode(tmp_path: Path) -> None:
@@ -40,6 +40,22 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"), written_beside(tmp_path / "absent" / "out.txt"):
         pass
+
+
+def test_a_folder_in_the_files_place_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path, Path(), Path("/")):
+        with pytest.raises(InputError, match="is a folder"):
+            require_file_place(path)
+    require_file_place(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["held", "new", "whole"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with written_beside(tmp_path / name) as beside:
+        beside.mkdir()
+        (beside / "file").write_text("new")
+    assert (tmp_path / name / "file").read_text() == "new" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_private_folder_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,12 @@ def test_a_huge_header_is_refused_without_reading_it(tmp_path: Path) -> None:
     assert "not a CTStyleGen model" in refused(tmp_path / "huge.ctstyle")
 
 
+def test_offsets_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, "4"]}}).encode()
+    (tmp_path / "m.ctstyle").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    assert "not a CTStyleGen model" in refused(tmp_path / "m.ctstyle")
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -64,6 +64,27 @@ def test_squares_and_back_keep_place_and_value(shape: tuple[int, int]) -> None:
     assert (back[0] - ramp).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("spacing", [(0.7, 5.0), (5.0, 0.7), (1.0, 1.1)])
+def test_nobody_is_squashed(spacing: tuple[float, float]) -> None:
+    """A disk stays one, and where it was, in slices whose pixels aren't square; the way back ends in the slice."""
+    (across, down), shape = spacing, (round(300 / spacing[1]), round(360 / spacing[0]))
+    image = sitk.Image(shape[1], shape[0], 1, sitk.sitkUInt8)
+    image.SetSpacing((across, down, 3))
+    square = Square.of(sitk.DICOMOrient(image, "RAI"), 128)
+    assert square == Square.of(image, 128)
+    y, x = (np.arange(n) * mm for n, mm in zip(shape, (down, across), strict=True))
+    disk = torch.from_numpy(np.hypot(y[:, None] - 150, x[None] - 180) < 100)[None].long()
+    there = square.of_labels(disk, 2)
+    rows, columns = np.nonzero(there[0].numpy())
+    pixel_mm = 360 / 128
+    for places in (rows, columns):
+        assert (np.ptp(places) + 1) * pixel_mm == pytest.approx(200, abs=max(spacing) + 2 * pixel_mm)
+        assert places.mean() == pytest.approx(63.5, abs=1.5)
+    back = square.back(there.float())
+    assert back.shape == (1, *shape)
+    assert ((back > 0.5) == disk).float().mean() > 0.97
+
+
 def test_a_slice_of_the_networks_size_is_untouched() -> None:
     values, labels = torch.randn(2, 64, 64), torch.randint(0, 6, (2, 64, 64))
     square = Square(64, 64, 64)

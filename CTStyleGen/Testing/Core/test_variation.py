@@ -203,6 +203,43 @@ def test_others_of_another_level_are_no_match(labels: sitk.Image, thorax: Anatom
     assert variations.draw(5, 0, 1, "mixed").way in MOVING_WAYS
 
 
+def test_others_with_labels_in_some_slices_alone(labels: sitk.Image, thorax: Anatomy) -> None:
+    """As those whom nobody has annotated throughout."""
+    volume, other = chest(slices=9)[1], chest(slices=9, seed=2)[1]
+    for hole in ([4], [0, 1, 2], [0, 1, 3, 5, 7, 8]):
+        sparse = sitk.Image(other)
+        for k in hole:
+            sparse[:, :, k] = 0
+        variations = Variations(volume, thorax, [sparse], widen=1)
+        varied = variations.draw(3, 0, 1, "interpolate")
+        assert varied.way == "interpolate" and varied.smallest_jacobian > 0
+    empty = sitk.Image(other) * 0
+    assert Variations(labels, thorax, [empty]).draw(3, 0, 1, "mixed").way in MOVING_WAYS
+
+
+def test_organs_too_thin_to_vary_by_themselves(thorax: Anatomy, refused: Refused) -> None:
+    """A stray pixel, a line, and a body that fills the image: other organs are varied, or all of it."""
+    whole = array(chest(slices=1, side=160)[1])
+    stray, line = whole.copy(), whole.copy()
+    stray[stray == 5], line[line == 5] = 1, 1
+    stray[0, 81, 81], line[0, 70:90, 81] = 5, 5
+
+    def of(values: np.ndarray) -> Variations:
+        image = sitk.GetImageFromArray(values)
+        image.SetSpacing((2, 2, 5))
+        return Variations(image, thorax, widen=1)
+
+    for values in (stray, line):
+        for number in range(6):
+            assert of(values).draw(2, 0, number, "organs").smallest_jacobian > 0
+    filled = of(np.ones((1, 160, 160), np.uint8))
+    assert filled.draw(2, 0, 1, "mixed").way == "deform"
+    assert "way 'deform'" in refused(filled.draw, 2, 0, 1, "organs")
+    alone = np.zeros((1, 160, 160), np.uint8)
+    alone[0, 81, 81] = 1
+    assert "too thin" in refused(of(alone).draw, 2, 0, 1, "mixed")
+
+
 # --- deformations ---------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +419,7 @@ def test_the_command_gives_the_same_again(cases: Path, tmp_path: Path) -> None:
         (["--widen", "-1"], "widened"),
         (["--segmentation", "absent.nrrd"], "absent.nrrd"),
         (["--output", "absent/new"], "absent"),
+        (["--cases", "a" * 300], "File name too long: check path and permission"),
     ],
 )
 def test_the_command_refuses_in_one_line_and_leaves_nothing(

@@ -1,6 +1,8 @@
 """Volumes on disk: every format in and out, HU, geometry, DICOM, and what is refused."""
 
 import os
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +11,16 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import LEFT_HANDED, OBLIQUE, Refused, image, noise
-from CTStyleGenCore.volumes import axial_places, metadata, read_ct, read_image, same_grid, write_volume
+from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.volumes import (
+    axial_places,
+    metadata,
+    read_ct,
+    read_image,
+    same_grid,
+    write_volume,
+    write_volumes,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -154,6 +165,8 @@ def test_a_folder_with_several_series_is_refused_unless_one_is_ct(tmp_path: Path
 def test_dicom_that_is_no_whole_ct_is_refused(tmp_path: Path, refused: Refused, capfd: pytest.CaptureFixture) -> None:
     gap = write_dicom(tmp_path / "gap", noise(), [10.0, 12.5, 15.0, 20.0, 22.5])
     assert "regular grid" in refused(read_ct, gap)
+    thin = [0.6 * k for k in range(21) if k != 10]  # none is half a slice off
+    assert "0.60 to 1.20 mm apart" in refused(read_ct, write_dicom(tmp_path / "thin", noise((20, 9, 8)), thin))
     assert "no CT" in refused(read_ct, write_dicom(tmp_path / "mr", noise((1, 9, 8)), [0.0], modality="MR"))
     assert "is MR" in refused(read_ct, next((tmp_path / "mr").iterdir()))
     (tmp_path / "empty").mkdir()
@@ -249,6 +262,35 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, refused: Refused, name:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == before
+
+
+def test_several_volumes_are_all_whole_or_all_absent(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.nrrd" for number in range(3)]
+    paths[0].write_text("old")
+
+    def two() -> Iterator[sitk.Image]:
+        yield image(noise())
+        yield image(noise())
+        raise InputError("the third can't be")
+
+    with pytest.raises(InputError, match="the third"):
+        write_volumes(two(), paths)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+    write_volumes([image(noise())] * 3, paths)
+    assert sorted(tmp_path.iterdir()) == paths and all(same_grid(read_ct(path), image(noise())) for path in paths)
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names there are always text")
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, refused: Refused) -> None:
+    """As old archives leave them; the libraries below would end the process."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    folder.mkdir()
+    write_volume(image(noise()), tmp_path / "ct.nrrd")
+    (tmp_path / "ct.nrrd").rename(folder / "ct.nrrd")
+    assert "UTF-8" in refused(read_ct, folder / "ct.nrrd")
+    assert "UTF-8" in refused(write_volume, image(noise()), folder / "new.nrrd")
+    write_dicom(folder / "dicom", noise((2, 9, 8)), [0.0, 2.5])
+    assert "UTF-8" in refused(read_ct, folder / "dicom")
 
 
 def test_axial_places_are_the_slices_own_in_the_patient() -> None:
