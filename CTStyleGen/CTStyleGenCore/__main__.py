@@ -6,13 +6,14 @@ else.
 
 import argparse
 import json
+import locale
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__, presets
 from .environment import lacking
@@ -32,6 +33,8 @@ _DESCRIPTION = "Organ segmentations to CT, in the style of chosen CT scans. For 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    if sys.platform == "win32":
+        locale.setlocale(locale.LC_CTYPE, ".UTF8")  # ITK opens files by names in the C library's own encoding
     options = _parser().parse_args(arguments)
     ranks = launched()
     report: Report = json_lines if getattr(options, "json", False) else Terminal()
@@ -130,6 +133,7 @@ def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWei
 
 def _synthesize(options: argparse.Namespace, report: Report) -> None:
     from .cases import read_ct, read_labels
+    from .label_check import lacking
     from .synthesis import Model, sample_paths, synthesize_samples
     from .volumes import require_writable, write_volumes
 
@@ -144,6 +148,8 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
     reference = read_ct(options.reference) if options.reference else None
     labels, segments = read_labels(options.segmentation, model.anatomy, reference)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
+    for what in lacking(segments, model.anatomy):
+        report({"event": "notice", "message": f"{options.segmentation}: {what}"})
     with joined(device) as ranks:
         volumes = synthesize_samples(model, labels, options.samples, options.seed, report, _stop_signal(), look, ranks)
         if ranks.first:
@@ -305,8 +311,15 @@ def _stop_signal() -> Callable[[], bool]:
 # --- arguments ------------------------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one line, as all bad input is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ctstylegen", description=_DESCRIPTION)
+    parser = _Parser(prog="ctstylegen", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"CTStyleGen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="learn a generator from annotated CT"))

@@ -25,6 +25,7 @@ __all__ = [
     "write_volume",
 ]
 
+_IGNORED = "ignore"  # nnU-Net's name for what nobody has labelled
 _MAX_LAYERS = 1000  # each with a table of its values
 _CT_NAME = re.compile(r"ct\.(nrrd|nhdr|nii|nii\.gz|mha|mhd|dcm)", re.IGNORECASE)
 _LABELS_NAME = re.compile(r"(segmentation\.seg|labels)\.(nrrd|nii|nii\.gz|mha)", re.IGNORECASE)
@@ -338,7 +339,10 @@ def _read_dataset_json(path: Path) -> tuple[list[_Segment], str]:
 
 
 def _check_values(path: Path, values: np.ndarray, segments: Sequence[_Segment]) -> None:
-    unknown = set(np.unique(values).tolist()) - {0, *(segment.value for segment in segments)}
+    found = set(np.unique(values).tolist())
+    if any(segment.name.lower() == _IGNORED and segment.value in found for segment in segments):
+        raise InputError(f"{path} has voxels labelled 'ignore', which teach nothing: label them, or leave it out.")
+    unknown = found - {0, *(segment.value for segment in segments)}
     if unknown:
         some = ", ".join(map(str, sorted(unknown)[:12]))
         raise InputError(f"{path} has the values {some}, which its dataset.json doesn't name.")

@@ -52,9 +52,11 @@ def _moments(owner: torch.optim.Optimizer, own: dict[str, Tensor]) -> dict[int, 
         index, _, key = name.partition("/")
         if not index.isdecimal() or int(index) >= len(parameters):
             raise ValueError(f"a moment {name} of no parameter")
-        if key not in _ADAM or t.shape != (() if key == "step" else parameters[int(index)].shape):
+        parameter = parameters[int(index)].detach()
+        if key not in _ADAM or t.shape != (() if key == "step" else parameter.shape):
             raise ValueError(f"a moment {name} of another shape")
-        moments.setdefault(int(index), {})[key] = t
+        # A copy, or it would keep the file open; laid out as the parameter, which fused kernels take for granted.
+        moments.setdefault(int(index), {})[key] = t.clone() if key == "step" else torch.empty_like(parameter).copy_(t)
     if any(len(each) < len(_ADAM) for each in moments.values()):
         raise ValueError("some of a parameter's moments alone")
     return moments

@@ -13,6 +13,7 @@ from .errors import InputError, OutOfMemory, is_out_of_memory
 Network = TypeVar("Network", bound=torch.nn.Module)
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("auto", "float32", "bfloat16")
+torch.backends.cudnn.allow_tf32 = False  # else a GPU's float32 convolutions have ten bits behind the point
 
 
 @dataclass(frozen=True)

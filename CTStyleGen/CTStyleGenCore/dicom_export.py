@@ -182,5 +182,5 @@ def _concept(row: SourceLabel) -> Any:
     from highdicom.sr import CodedConcept
 
     if row.code:
-        return CodedConcept(row.code, "SCT", row.organ)
+        return CodedConcept(row.code, "SCT", row.name[:64])
     return CodedConcept(f"VALUE{row.value}", "99CTSTYLEGEN", row.name[:64])

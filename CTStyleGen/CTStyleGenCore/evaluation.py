@@ -21,6 +21,7 @@ from . import __version__
 from .cases import CaseFiles, find_cases
 from .errors import InputError, Stopped
 from .files import require_file_place, written_beside
+from .label_check import Lacks
 from .model_scores import METRICS, Made, Score, scored
 from .perceptual import FeatureWeights
 from .pictures import Picture, RealCase, Style
@@ -81,10 +82,13 @@ def evaluate(options: EvaluationOptions, report: Report, stopping: Callable[[], 
     first = models[0]
     unseen_files, train_files = find_cases(options.cases), find_cases(options.train_cases)
     patient = _patients(options, unseen_files, train_files, models)
-    read = partial(_read, patient=patient, model=first)
+    lacks = Lacks(first.anatomy)
+    read = partial(_read, patient=patient, model=first, lacks=lacks)
     train = [read(files, count=_TRAIN_SLICES) for files in train_files]
     trained = {style.name: style for model in models if (style := _own_style(model, train))}
     unseen = [read(files, count=options.slices) for files in unseen_files]
+    for sentence in lacks.sentences():
+        report({"event": "notice", "message": sentence})
     pairs = [list(_pairs(model, unseen, trained)) for model in models]
     steps = options.segmenter_steps + sum(len(content.slices) for of in pairs for _, content, _ in of)
     progress = _Progress(report, stopping, steps)
@@ -183,13 +187,18 @@ def _check_alike(models: Sequence[Model]) -> None:
         for what, a, b in (
             ("size", first.G.size, model.G.size),
             ("HU range", first.hu, model.hu),
-            ("organ table", first.anatomy, model.anatomy),
+            ("organ table", _organs(first), _organs(model)),
         ):
             if a != b:
                 raise InputError(
                     f"{first.path.name} and {model.path.name} differ in their {what}, so they can't stand side by side:"
                     " evaluate them one by one."
                 )
+
+
+def _organs(model: Model) -> list[tuple[str, int]]:
+    """What a model's maps are made of; which segments are taken for it matters to cases alone."""
+    return [(organ.name, organ.gray) for organ in model.anatomy.organs]
 
 
 def _patients(
@@ -216,8 +225,9 @@ def _patients(
     return patient
 
 
-def _read(files: CaseFiles, patient: Callable[[str], str], model: Model, count: int) -> RealCase:
+def _read(files: CaseFiles, patient: Callable[[str], str], model: Model, lacks: Lacks, count: int) -> RealCase:
     case = files.read(model.anatomy)
+    lacks.add(case)
     slices = training_slices(case, model.anatomy, model.G.size, count, model.hu)
     pictures = [Picture(model.hu.to_hu(one.x[0, 0]).numpy(), one.labels.numpy()) for one in slices]
     return RealCase(files, patient(files.case_id), tuple(slices), tuple(pictures))

@@ -31,6 +31,7 @@ from .cases import CaseFiles, SourceLabel, find_cases
 from .dicom_export import require_dicom, write_dicom
 from .errors import InputError, Stopped
 from .files import is_left_over, read_json, require_place, written_beside
+from .label_check import Lacks
 from .plausibility import Ranges, measure_ranges
 from .png import write_png
 from .ranks import Ranks
@@ -178,6 +179,8 @@ def expand(
     with ranks.together():
         job.begin(ranks.first)
         report({"event": "started", "images": len(job.items), "mine": len(mine), "cases": len(job.contents)})
+        for sentence in job.lacks.sentences():
+            report({"event": "notice", "message": sentence})
         if draws_near_copies(model.card):
             report({"event": "notice", "message": _NEAR_COPIES})
         job.make(mine, report, stopping)
@@ -209,6 +212,7 @@ class _Job:
         mix = style_mix(model.card, options.styles)
         splits.check_unused({Path(case).name for shares in mix.values() for case in shares}, "The style takes")
         looks = _looks(model, options)
+        self.lacks = Lacks(self.anatomy)
         self.table, self.ranges, self.others = self._read_all()
         self.items = plan(list(self.contents), options.per_case, options.amount_mm, options.seed, looks)
         self.numbers = {item.name: number for number, item in enumerate(self.items, 1)}
@@ -250,6 +254,7 @@ class _Job:
         kept = _spread(list(self.contents), _OTHERS)
         for files in self.contents.values():
             case = files.read(self.anatomy)
+            self.lacks.add(case)
             if case.case_id in kept:
                 others.append(case.labels)
             ranges = ranges.including(measure_ranges([case.labels], self.anatomy))
@@ -405,7 +410,7 @@ def read_plan(output: Path) -> dict[str, Any]:
 
 def _holds_files(folder: Path) -> bool:
     """Whether there is more in a folder than an expansion that was killed before it wrote its plan has left."""
-    return any(path.is_file() and not is_left_over(path.parent) for path in folder.rglob("*"))
+    return any(path.is_file() and not is_left_over(path) for path in folder.rglob("*"))
 
 
 def _check(options: ExpansionOptions) -> None:

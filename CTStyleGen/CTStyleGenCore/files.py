@@ -81,9 +81,9 @@ def _temporary_folder(parent: Path) -> Path:
         ) from error
 
 
-def is_left_over(folder: Path) -> bool:
-    """Whether a folder is a temporary one of `written_beside`: a killed process's, unless one is at work there."""
-    return folder.name.startswith(_PREFIX)
+def is_left_over(path: Path) -> bool:
+    """Whether a file lies in a temporary folder of `written_beside`: a killed process's, or one of work in progress."""
+    return any(folder.name.startswith(_PREFIX) for folder in path.parents)
 
 
 class PrivateFolder(tempfile.TemporaryDirectory):
@@ -98,7 +98,7 @@ class PrivateFolder(tempfile.TemporaryDirectory):
 
     def __init__(self) -> None:
         _sweep(Path(tempfile.gettempdir()).resolve())
-        super().__init__(prefix=_PREFIX)
+        super().__init__(prefix=_PREFIX, ignore_cleanup_errors=True)  # Windows: a killed child may still be in it
         self._held = _hold(Path(self.name))
 
     def cleanup(self) -> None:

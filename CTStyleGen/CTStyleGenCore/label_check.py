@@ -1,15 +1,54 @@
-"""Whether organ labels fit their CT: a heart that is labelled lungs teaches a network lungs full of blood."""
+"""What is to be doubted of organ labels: what they lack, and whether they fit their CT.
 
+A heart that is labelled lungs teaches a network lungs full of blood; where no body is labelled, it learns air.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import Anatomy, Organ
+from .anatomy import Anatomy, Organ, SegmentReport
 from .cases import Case
 from .volumes import axial
 
 _FAR_HU = 400.0  # beyond what an organ's mean can be: vessels and marrow, metal and air bubbles aside, not its tissue
 _SHARE = 0.1
+_NAMED = 3  # cases that a sentence names; of more it gives the number
+
+
+def lacking(segments: Iterable[SegmentReport], anatomy: Anatomy) -> Iterator[str]:
+    """What organ labels lack, each as the end of a sentence: segments that the table doesn't know, and a body."""
+    there = [one for one in segments if one.voxels]
+    if unknown := [f"'{one.segment}'" for one in there if one.organ is None]:
+        yield (
+            f"the organ table '{anatomy.name}' knows neither terminology nor name of {', '.join(unknown)}, which "
+            f"{'is' if len(unknown) == 1 else 'are'} left out: rename what belongs to an organ."
+        )
+    body = anatomy.place("body")
+    if body and all(one.organ != body.name for one in there):
+        yield f"nothing is labelled {body.name}, so that what no organ covers counts as air: add a segment of the body."
+
+
+class Lacks:
+    """What the labels of many cases lack, each thing said once."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._anatomy = anatomy
+        self._cases: dict[str, list[str]] = {}
+
+    def add(self, case: Case) -> None:
+        for what in lacking(case.segments, self._anatomy):
+            self._cases.setdefault(what, []).append(case.case_id)
+
+    def sentences(self) -> list[str]:
+        """In the order in which they were found."""
+        return [f"{_counted(cases)}: {what}" for what, cases in self._cases.items()]
+
+
+def _counted(cases: list[str]) -> str:
+    more = len(cases) - _NAMED
+    return ", ".join(cases[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def misfits(hu: np.ndarray, labels: np.ndarray, anatomy: Anatomy) -> list[Organ]:

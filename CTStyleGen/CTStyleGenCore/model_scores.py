@@ -267,8 +267,8 @@ def _of_sets(made: Sequence[Made], rulers: Rulers) -> Iterator[Score]:
                 scale = train.std(axis=0, ddof=1)
                 values = [scores.frechet_distance(of, real, scale) for of in (mine, train)]
                 yield Score(styles, "frechet", organ.name, *values)
-        if kernel := rulers.kernel:
-            sets = (pictures, rulers.unseen, rulers.train)
+        sets = (pictures, rulers.unseen, rulers.train)
+        if (kernel := rulers.kernel) and min(map(len, sets)) > 1:
             ours, others, known = (kernel.features([picture.body for picture in of]) for of in sets)
             ours, others, known = (of / known.square().mean().sqrt() for of in (ours, others, known))
             yield Score(styles, "kid", WHOLE, kernel.between(ours, others), kernel.between(known, others))

@@ -16,7 +16,7 @@ from .anatomy import Anatomy
 from .augmentation import Pose, draw_pose, posed
 from .cases import Case, find_cases
 from .errors import InputError
-from .label_check import fitting_slices
+from .label_check import Lacks, fitting_slices
 from .slices import HuRange, Square, axial, gray_map
 from .style_codes import measure_codes
 
@@ -84,7 +84,7 @@ class TrainingData:
 
     contents: tuple[TrainingSlice, ...]
     styles: tuple[TrainingSlice, ...]
-    doubts: tuple[str, ...] = ()  # about the segmentations, a sentence a case
+    doubts: tuple[str, ...] = ()  # about the segmentations, a sentence each
 
     @property
     def slices(self) -> list[TrainingSlice]:
@@ -155,8 +155,10 @@ def load_training_data(
     contents: list[TrainingSlice] = []
     styles: dict[str, list[TrainingSlice]] = {style: [] for style in style_ids}
     doubts: list[str] = []
+    lacks = Lacks(anatomy)
     for case_id, files in cases.items():
         case = files.read(anatomy)
+        lacks.add(case)
         fitting = fitting_slices(case, anatomy)
         doubts += [fitting.doubt] if fitting.doubt else []
         slices = cache(partial(_fullest, case, fitting.places, anatomy, size, hu))
@@ -164,7 +166,7 @@ def load_training_data(
             styles[case_id] = slices(style_slices)
         if len(styles) > 1 or case_id not in styles:
             contents += slices(slices_per_case)
-    data = TrainingData(tuple(contents), tuple(chain.from_iterable(styles.values())), tuple(doubts))
+    data = TrainingData(tuple(contents), tuple(chain.from_iterable(styles.values())), (*lacks.sentences(), *doubts))
     if not data.contents:
         raise InputError(f"{folder} holds no case besides the style {style_ids[0]}: add a case of another patient.")
     return data

@@ -22,6 +22,7 @@ from .anatomy import Anatomy, load_anatomy
 from .cases import find_cases, read_labels
 from .errors import InputError, Stopped
 from .files import require_place, sha256, written_beside
+from .label_check import lacking
 from .reporting import Report
 from .variation import WIDEN, Variations, Varied, Way
 from .volumes import read_ct, read_image, same_grid, without_metadata, write_volume
@@ -73,6 +74,8 @@ def vary(options: VaryOptions, report: Report, stopping: Callable[[], bool]) -> 
     others = [case.read(anatomy).labels for case in find_cases(options.cases)] if options.cases else []
     variations = Variations(labels, anatomy, others, widen=options.widen)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
+    for what in lacking(segments, anatomy):
+        report({"event": "notice", "message": f"{options.segmentation}: {what}"})
     provenance = {
         "Synthetic": "YES",
         "Derived": "anatomy varied",

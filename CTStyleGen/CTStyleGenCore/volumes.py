@@ -84,15 +84,15 @@ def voxel_count(path: str | Path) -> int:
     return sum(math.prod(reader.GetSize()) for reader in _ct_slices(path).values())
 
 
-def write_volume(image: sitk.Image, path: str | Path) -> None:
+def write_volume(image: sitk.Image, path: str | Path, compress: bool = True) -> None:
     """Writes one volume: see `write_volumes`."""
-    write_volumes([image], [Path(path)])
+    write_volumes([image], [Path(path)], compress)
 
 
-def write_volumes(images: Iterable[sitk.Image], paths: Sequence[Path]) -> None:
+def write_volumes(images: Iterable[sitk.Image], paths: Sequence[Path], compress: bool = True) -> None:
     """Writes each volume when it comes, beside its place, and moves them all in: all are whole, or all absent.
 
-    Voxels and geometry are written, compressed.
+    Voxels and geometry are written, compressed unless somebody waits for a file that is soon gone.
 
     Of the metadata only keys that start with "CTStyleGen" are written; NIfTI, which has one line for all, says of a
     synthetic volume that it is one. InputError: a suffix other than .nrrd, .nii, .nii.gz, .mha; no such folder; no
@@ -102,10 +102,10 @@ def write_volumes(images: Iterable[sitk.Image], paths: Sequence[Path]) -> None:
         _require_suffix(path)
     with ExitStack() as places:
         for image, path in zip(images, paths, strict=True):
-            _write(image, path, places.enter_context(written_beside(path)))
+            _write(image, path, places.enter_context(written_beside(path)), compress and suffix_of(path) != ".nii")
 
 
-def _write(image: sitk.Image, path: Path, beside: Path) -> None:
+def _write(image: sitk.Image, path: Path, beside: Path, compress: bool) -> None:
     """Writes to ``beside`` what is to be ``path``."""
     kept = {key: value for key, value in metadata(image).items() if key.startswith("CTStyleGen")}
     image = without_metadata(image)
@@ -115,7 +115,7 @@ def _write(image: sitk.Image, path: Path, beside: Path) -> None:
         image.SetMetaData("ITK_FileNotes", "SYNTHETIC CTStyleGen")  # the header field "descrip"
     try:
         with _quiet():
-            sitk.WriteImage(image, str(beside), useCompression=suffix_of(path) != ".nii")
+            sitk.WriteImage(image, str(beside), useCompression=compress)
         # Not every writer complains when the disk fills up, so what is there is read back.
         whole = np.array_equal(sitk.GetArrayFromImage(read_image(beside)), sitk.GetArrayViewFromImage(image))
     except (RuntimeError, InputError):

@@ -4,8 +4,9 @@ Every segment is resampled (nearest voxel) by itself, from its own labelmap, bec
 overlapping segments, and because Slicer's exporters take an empty list of segments for "all of them".
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -19,6 +20,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from .geometry import Extent, arrayFromMatrix, extentOfSlices, gridSize, ijkToRAS, part, requireGrid
 
 Box = tuple[slice, slice, slice]  # of an array [k, j, i]
+_BoxesOf = Callable[["slicer.vtkOrientedImageData"], Mapping[int, Box]]  # a labelmap's values, and where each lies
 Organs = Mapping[str, "str | None"]  # by segment ID or name: the organ that it is taken for; None: it is left out
 ORGAN_TAG = "CTStyleGen.Organ"  # of a segment: the organ that the user chose for it
 LEFT_OUT = "-"  # the tag's value for a segment that the user left out
@@ -62,9 +64,9 @@ def conditioningFromSegmentation(
     """
     segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
     toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
-    size = gridSize(referenceVolumeNode)
+    size, boxesOf = gridSize(referenceVolumeNode), cache(_boxes)
     segments = [
-        _resampled(segment, organ, known, toVoxels, size)
+        _resampled(segment, organ, known, toVoxels, size, boxesOf)
         for segment, organ, known in _recognized(segmentation, anatomy, organs or {})
     ]
     if not any(segment.organ for segment in segments):
@@ -122,10 +124,18 @@ def segmentsInGrid(
     """
     segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
     toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
+    size, boxesOf = gridSize(referenceVolumeNode), cache(_boxes)
     for segmentId in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentId)
-        found = _resampled(segment, None, True, toVoxels, gridSize(referenceVolumeNode))
+        found = _resampled(segment, None, True, toVoxels, size, boxesOf)
         yield segmentId, segment, found.box, found.mask
+
+
+def segmentTimes(segmentation: "slicer.vtkSegmentation") -> tuple[int, ...]:
+    """When each segment and its labelmap were modified last: of painting, nothing else may tell."""
+    segments = [segmentation.GetSegment(segmentId) for segmentId in segmentation.GetSegmentIDs()]
+    labelmaps = [segment.GetRepresentation(_BINARY) for segment in segments]
+    return tuple(0 if each is None else each.GetMTime() for each in (*segments, *labelmaps))
 
 
 def referenceOf(segmentationNode: "slicer.vtkMRMLSegmentationNode | None") -> "slicer.vtkMRMLScalarVolumeNode | None":
@@ -253,11 +263,16 @@ def _snomedCode(segment: "slicer.vtkSegment") -> str | None:
 
 
 def _resampled(
-    segment: "slicer.vtkSegment", organ: Organ | None, known: bool, toVoxels: np.ndarray, size: tuple[int, int, int]
+    segment: "slicer.vtkSegment",
+    organ: Organ | None,
+    known: bool,
+    toVoxels: np.ndarray,
+    size: tuple[int, int, int],
+    boxesOf: _BoxesOf,
 ) -> _Segment:
     """The segment with its mask in a grid of that size (i, j, k); toVoxels: segmentation points to voxel indices."""
     labelmap = segment.GetRepresentation(_BINARY)
-    own, first = _ownMask(labelmap, segment.GetLabelValue())
+    own, first = _ownMask(labelmap, segment.GetLabelValue(), boxesOf)
     if own is None:
         return _Segment(segment.GetName(), organ, known, *_nothing(), empty=True, outside=0)
     ownToVoxels = toVoxels @ _imageToWorld(labelmap)
@@ -289,24 +304,44 @@ def _nothing() -> tuple[Box, np.ndarray]:
     return (none, none, none), np.zeros((0, 0, 0), bool)
 
 
-def _ownMask(labelmap: "slicer.vtkOrientedImageData | None", value: int) -> tuple[np.ndarray | None, np.ndarray]:
+def _ownMask(
+    labelmap: "slicer.vtkOrientedImageData | None", value: int, boxesOf: _BoxesOf
+) -> tuple[np.ndarray | None, np.ndarray]:
     """The segment in its own grid, cut to its bounding box: bool [k, j, i], and the index (i, j, k) of its first voxel.
 
     None for an empty segment. Segments that don't overlap share a labelmap, and each has its own value there.
     """
-    first = np.zeros(3)
-    if labelmap is None or not _hasVoxels(labelmap):
-        return None, first
-    values = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
-    mask = values == value
-    box = []
-    for axis in range(3):
-        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not found.size:
-            return None, first
-        box.append(slice(found[0], found[-1] + 1))
-    first = np.array(labelmap.GetExtent()[::2]) + [edge.start for edge in reversed(box)]
-    return mask[tuple(box)], first
+    if labelmap is None or not _hasVoxels(labelmap) or value not in boxesOf(labelmap):
+        return None, np.zeros(3)
+    box = boxesOf(labelmap)[value]
+    return _values(labelmap)[box] == value, np.array(labelmap.GetExtent()[::2]) + [edge.start for edge in reversed(box)]
+
+
+def _values(labelmap: "slicer.vtkOrientedImageData") -> np.ndarray:
+    """The labelmap's voxels [k, j, i], not copied."""
+    return vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+
+
+def _boxes(labelmap: "slicer.vtkOrientedImageData") -> dict[int, Box]:
+    """By value, the bounding box of its voxels. One pass, as many segments may share a labelmap of many voxels."""
+    boxes: dict[int, Box] = {}
+    for k, plane in enumerate(_values(labelmap)):
+        ends = np.ones(plane.shape, bool)  # of runs along i: the first and the last voxel of a value are such
+        changes = plane[:, 1:] != plane[:, :-1]
+        ends[:, 1:-1] = changes[:, 1:] | changes[:, :-1]
+        places = np.flatnonzero(ends)
+        values = plane.ravel()[places]
+        for value in np.unique(values).tolist():
+            j, i = np.divmod(places[values == value], plane.shape[1])
+            box = slice(k, k + 1), slice(j[0], j[-1] + 1), slice(i.min(), i.max() + 1)
+            boxes[value] = _around(boxes.get(value, box), box)
+    return boxes
+
+
+def _around(one: Box, other: Box) -> Box:
+    """The box around two."""
+    k, j, i = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return k, j, i
 
 
 def _bounds(own: np.ndarray, first: np.ndarray, ownToVoxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -368,12 +403,16 @@ def _paint(
     return labels, reports
 
 
-def _problems(segments: list[_Segment], reports: Iterable[SegmentReport], anatomy: Anatomy) -> Iterator[str]:
-    """A sentence for each segment that the result won't show as drawn, unless the user left it out."""
+def _problems(segments: list[_Segment], reports: Sequence[SegmentReport], anatomy: Anatomy) -> Iterator[str]:
+    """A sentence for each segment that the result won't show as drawn, unless the user left it out; and no body."""
     for segment, report in zip(segments, reports, strict=True):
         sentence = _problem(segment, report)
         if sentence:
             yield sentence.format(segment=segment.name, table=anatomy.name, voxels=segment.outside)
+    body = anatomy.place("body")
+    if body and all(report.organ != body.name or not report.voxels for report in reports):
+        sentence = _("No segment is the organ {organ}: what no organ covers counts as air. Add a segment of the body.")
+        yield sentence.format(organ=body.name)
 
 
 def _problem(segment: _Segment, report: SegmentReport) -> str:

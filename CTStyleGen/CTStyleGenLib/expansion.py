@@ -70,7 +70,7 @@ class ExpansionJob(QueuedJob):
             else:
                 requireCases(found)
                 self._cases = self._subfolder("cases")
-                exportCases(found, self._cases, anatomy)
+                exportCases(found, self._cases, anatomy, compress=False)
             self._styles = exportStyles(options.styles, styleCases, self._subfolder("styles"), anatomy)
         except BaseException:
             self._folder.cleanup()

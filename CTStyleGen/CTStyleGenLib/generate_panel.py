@@ -116,12 +116,14 @@ class GeneratePanel(Panel):
         """Nothing may come back here any more."""
         self._checkTimer.stop()
         self._devices.close()
-        self._stopLive()
-        self._runs.close()
-        for section in self._sections:
-            section.cleanup()
-        self.exit()  # reloading doesn't leave the module first, and keys would be heard twice
-        super().cleanup()
+        try:
+            self._stopLive()
+        finally:
+            self._runs.close()
+            for section in self._sections:
+                section.cleanup()
+            self.exit()  # reloading doesn't leave the module first, and keys would be heard twice
+            super().cleanup()
 
     # --- what is asked for ---
 
@@ -441,10 +443,10 @@ class GeneratePanel(Panel):
         return replace(self.wish, slices=None, samples=1)
 
     def _stopLive(self) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
         self._showLive("")
+        if live:
+            live.stop()
 
     def _endLive(self, sentence: str) -> None:
         """It has ended by itself, or could not begin."""

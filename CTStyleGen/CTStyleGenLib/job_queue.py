@@ -113,10 +113,12 @@ class QueuedJob:
         if self.hasEnded:
             return
         self.state, self.error = state, error
-        if self._job:
-            self._job.cancel()
-        self._close()
-        self.onEnd(self)
+        try:
+            if self._job:
+                self._job.cancel()
+            self._close()
+        finally:
+            self.onEnd(self)
 
 
 class JobQueue:

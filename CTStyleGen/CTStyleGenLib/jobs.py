@@ -107,9 +107,7 @@ class Child:
         """Hands the events that came to onEvent; True when the process has ended and all its events are handed over."""
         if not self._ended and not self.isAlive:
             self._ended = True
-            killTree(self._process.pid)  # workers that it left behind; they would hold its pipes open, too
-            for reader in self._readers:
-                reader.join(_END_SECONDS)
+            self._endTree()  # workers that it left behind; they would hold its pipes open, too
         while not self._events.empty():
             self._onEvent(self._events.get())
         return self._ended
@@ -117,8 +115,8 @@ class Child:
     def kill(self) -> None:
         """Kills the process and all that it started. Does nothing when it has ended."""
         if self.isAlive:
-            killTree(self._process.pid)
-            self._process.wait(_END_SECONDS)
+            self._endTree()
+            self.waitFor(_END_SECONDS)
 
     def tell(self, request: Mapping[str, Any]) -> None:
         """Writes a request to a process that listens; one that has ended doesn't hear it."""
@@ -136,6 +134,12 @@ class Child:
     def log(self) -> str:
         """The last lines that the child wrote and that are no events."""
         return "\n".join(self._log)
+
+    def _endTree(self) -> None:
+        """Kills all that is left, and waits until it is gone, as Windows removes no folder that a process works in."""
+        killTree(self._process.pid)
+        for reader in self._readers:  # a pipe ends with the last process that holds it
+            reader.join(_END_SECONDS)
 
     def _readEvents(self, stream: IO[str]) -> None:
         """Reads stdout in a thread: every line that is a JSON object is an event, any other belongs to the log."""

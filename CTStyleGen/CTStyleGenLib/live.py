@@ -1,5 +1,6 @@
 """Live: the slice in view is generated again by itself, as soon as its segments were edited."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from .worker import Worker
 _POLL_MS = 50
 _REST_SECONDS = 0.25  # after the last edit: a stroke of the brush is many edits
 _VIEW = "vtkMRMLSliceNodeRed"
+_STYLES = "styles-"  # folders with CTs of the scene, whose look the worker measures
 _EDITS = ("RepresentationModified", "SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
 
 
@@ -60,6 +62,7 @@ class Live(slicer.util.VTKObservationMixin):
         self.onStatus: Callable[[str], None] = lambda sentence: None
         self.onEnd: Callable[[str], None] = lambda sentence: None  # told when it ends by itself, and why
         self._wish: Wish | None = None
+        self._look: tuple[object, ...] | None = None  # what the exported styles were made for
         self._touchedAt = 0.0  # 0: not since the slice was renewed
         whole = Place(self._segmentation, self._reference)
         self._folder = PrivateFolder()
@@ -86,7 +89,11 @@ class Live(slicer.util.VTKObservationMixin):
             return
         card = read_card(wish.model)
         styleMix(card, wish.styles or (), wish.styleCases or {})
-        self._styles = exportedStyles(wish, Path(tempfile.mkdtemp(dir=self._folder.name)), card)
+        look = card["anatomy"], wish.styles, wish.styleCases
+        if look != self._look:  # what is exported follows from it, and a whole CT takes seconds
+            folder = Path(tempfile.mkdtemp(prefix=_STYLES, dir=self._folder.name))
+            self._styles = exportedStyles(wish, folder, card)
+            self._look, self._styleFolder = look, folder
         self._wish, self._card, self._anatomy = wish, card, Anatomy.from_json(card["anatomy"])
         self._provenance = provenanceOf(self._segmentation, card, wish)
         self._made: dict[int, np.ndarray] = {}  # by slice: the labels that it was made of
@@ -115,8 +122,10 @@ class Live(slicer.util.VTKObservationMixin):
         self._timer.disconnect("timeout()", self.poll)
         self.removeObservers()
         worker, self._worker = self._worker, None
-        worker.close()
-        self._folder.cleanup()
+        try:
+            worker.close()
+        finally:
+            self._folder.cleanup()
 
     def _observe(self) -> None:
         segmentation = self._segmentation.GetSegmentation()
@@ -147,8 +156,11 @@ class Live(slicer.util.VTKObservationMixin):
             self.onStatus(_("There is no organ in slice {number}.").format(number=number))
             return
         folder, wish = Path(self._folder.name), self._wish
+        for exported in folder.glob(f"{_STYLES}*"):
+            if exported != self._styleFolder:  # an earlier look's, that the idle worker doesn't read any more
+                shutil.rmtree(exported, ignore_errors=True)
         place = Place(self._segmentation, self._reference, range(number, number + 1))
-        write_volume(place.image(labels), folder / "labels.nrrd")
+        write_volume(place.image(labels), folder / "labels.nrrd", compress=False)
         styles = {"style": self._styles} if self._styles else {}
 
         def onAnswer(event: Event) -> None:
@@ -184,5 +196,7 @@ class Live(slicer.util.VTKObservationMixin):
             self._touch()
 
     def _endWith(self, sentence: str) -> None:
-        self.stop()
-        self.onEnd(sentence)
+        try:
+            self.stop()
+        finally:
+            self.onEnd(sentence)

@@ -39,7 +39,7 @@ def exportStyles(styles: Sequence[str], cases: StyleCases, folder: Path, anatomy
 
     Raises InputError where a CT has no HU, or no segment is of use.
     """
-    exportCases([TrainingCase(name, *pair) for name, pair in cases.items()], folder, anatomy)
+    exportCases([TrainingCase(name, *pair) for name, pair in cases.items()], folder, anatomy, compress=False)
     return [_inFolder(style, cases, folder) for style in styles]
 
 

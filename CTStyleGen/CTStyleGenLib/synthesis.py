@@ -121,7 +121,7 @@ class SynthesisJob(QueuedJob):
 
     def _begin(self) -> Job:
         folder, wish = Path(self._folder.name), self._wish
-        write_volume(self._labels, folder / "labels.nrrd")
+        write_volume(self._labels, folder / "labels.nrrd", compress=False)
         arguments = ["synthesize", "--model", str(wish.model), "--segmentation", str(folder / "labels.nrrd")]
         for style in self._styles:
             arguments += ["--style", style]

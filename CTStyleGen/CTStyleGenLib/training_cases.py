@@ -18,7 +18,7 @@ from CTStyleGenCore.presets import Preset
 from CTStyleGenCore.volumes import in_hu, write_volume
 from slicer.i18n import tr as _
 
-from .conditioning import Conditioning, conditioningFromSegmentation, referenceOf
+from .conditioning import Conditioning, conditioningFromSegmentation, referenceOf, segmentTimes
 from .geometry import imageInGrid
 from .outputs import ATTRIBUTE_PREFIX
 
@@ -179,15 +179,21 @@ class CaseChecks:
 
     def problems(self, case: TrainingCase, anatomy: Anatomy) -> tuple[str, ...]:
         """A sentence for each segment that can't be learned as drawn. Raises InputError when none can."""
-        nodes = (case.volumeNode, case.segmentationNode)
-        key = (case.name, anatomy, *((node.GetID(), node.GetMTime()) for node in nodes), _segmentsTime(case))
+        key = (case.name, anatomy, *_state(case.volumeNode), *_state(case.segmentationNode), _segmentsState(case))
         if key not in self._said:
             self._said[key] = tuple(f"{case.name}: {problem}" for problem in _conditioning(case, anatomy).problems)
         return self._said[key]
 
 
-def _segmentsTime(case: TrainingCase) -> int:
-    return case.segmentationNode.GetSegmentation().GetMTime()
+def _state(node: Any) -> tuple[object, ...]:
+    """What tells whether a node is still the same, in the same place."""
+    transform = node.GetParentTransformNode()
+    return node.GetID(), node.GetMTime(), transform.GetTransformToWorldMTime() if transform else 0
+
+
+def _segmentsState(case: TrainingCase) -> tuple[int, ...]:
+    segmentation = case.segmentationNode.GetSegmentation()
+    return segmentation.GetMTime(), *segmentTimes(segmentation)
 
 
 def _conditioning(case: TrainingCase, anatomy: Anatomy) -> Conditioning:
@@ -197,9 +203,10 @@ def _conditioning(case: TrainingCase, anatomy: Anatomy) -> Conditioning:
         raise InputError(f"{case.name}: {error}") from error
 
 
-def exportCases(cases: Sequence[TrainingCase], folder: Path, anatomy: Anatomy) -> None:
+def exportCases(cases: Sequence[TrainingCase], folder: Path, anatomy: Anatomy, compress: bool = True) -> None:
     """Writes each case's CT and organ labels, in the CT's own grid, into a folder of its name.
 
+    Compressing takes seconds a case: worth it where they stay long, as a training's.
     Raises InputError where a volume has no HU or no segment is of use, and when the disk is full.
     """
     for case in cases:
@@ -207,8 +214,8 @@ def exportCases(cases: Sequence[TrainingCase], folder: Path, anatomy: Anatomy) -
         voxels = slicer.util.arrayFromVolume(case.volumeNode)
         ct = in_hu(imageInGrid(voxels, case.volumeNode), _("The CT of '{name}'").format(name=case.name))
         (folder / case.name).mkdir()
-        write_volume(ct, folder / case.name / "ct.nrrd")
-        write_volume(labels, folder / case.name / "labels.nrrd")
+        write_volume(ct, folder / case.name / "ct.nrrd", compress)
+        write_volume(labels, folder / case.name / "labels.nrrd", compress)
 
 
 def casesIn(folder: Path) -> list[CaseFiles]:

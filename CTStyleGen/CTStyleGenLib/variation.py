@@ -85,8 +85,9 @@ class VariationJob(QueuedJob):
     def _begin(self) -> Job:
         self._folder = PrivateFolder()
         folder, options = Path(self._folder.name), self._options
-        write_volume(self._labels, folder / "labels.nrrd")
-        write_volume(sitk.Compose([self._place.image(values) for values in self._layers]), folder / "segments.nrrd")
+        segments = sitk.Compose([self._place.image(values) for values in self._layers])
+        write_volume(self._labels, folder / "labels.nrrd", compress=False)
+        write_volume(segments, folder / "segments.nrrd", compress=False)
         arguments = ["vary", "--segmentation", str(folder / "labels.nrrd"), "--along", str(folder / "segments.nrrd")]
         arguments += ["--output", str(folder / "new")]
         arguments += ["--count", str(options.count), "--amount", str(options.amount), "--seed", str(options.seed)]

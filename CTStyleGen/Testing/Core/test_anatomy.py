@@ -37,6 +37,21 @@ TOTALSEGMENTATOR = [
     ("subcutaneous_fat", "67769002", "body"),
 ]
 
+# As other tools, contouring standards (TG-263), public data sets and people write them.
+OTHERS = {
+    "bone": "vertebra_T4, Vertebra T12, Left rib 3, right_rib_4, clavicle_left, vertebral body, femur_left, skull,"
+    "Ribs_L, Bone_Thorax, breast bone",
+    "mediastinum": "left subclavian artery, left common carotid artery, right brachiocephalic vein, SVC, IVC,"
+    "azygos vein, left pulmonary artery, pulmonary_arteries, pulmonary_veins, left atrium, Right Ventricle,"
+    "Left Ventricle of heart, myocardium, left atrial appendage, GreatVes, A_Pulmonary, V_Venacava_S,"
+    "postcava, mediastinal lymph nodes",
+    "lungs": "left upper lobe, Left lung upper lobe, bronchi, airways, L Lung, Lung_L, lung_airways, lung_airways_wall,"
+    "lung_arteries, lung_veins, Bronchus",
+    "body": "Left kidney, right kidney, kidneys, Thyroid, diaphragm, gall bladder, Right Adrenal Gland, rib cartilage,"
+    "costal cartilage, pectoralis_major_left, breast",
+    "spinal canal": "SpinalCanal, SpinalCord, Spinal cord",
+}
+
 
 def test_thorax_is_the_papers_six_grays(thorax: Anatomy) -> None:
     assert [(organ.gray, organ.name) for organ in thorax.organs] == [
@@ -48,6 +63,12 @@ def test_thorax_is_the_papers_six_grays(thorax: Anatomy) -> None:
         (230, "spinal canal"),
     ]
     assert [organ.label for organ in thorax.organs] == list(range(6))
+
+
+@pytest.mark.parametrize("organ", OTHERS)
+def test_names_that_others_give_are_placed(thorax: Anatomy, organ: str) -> None:
+    placed = {name.strip(): thorax.place(name.strip()) for name in OTHERS[organ].split(",")}
+    assert {name: found.name if found else None for name, found in placed.items()} == dict.fromkeys(placed, organ)
 
 
 def test_lctsc_has_the_challenges_five_organs() -> None:

@@ -362,6 +362,7 @@ def test_nnunet_labels_are_placed_by_name(thorax: Anatomy, tmp_path: Path, told:
         {"labels": {"lung": 1}},
         {"labels": {"a": 1, "b": 2}},
         {"labels": []},
+        {"labels": {"lung": 1, "ignore": 2}},
         {"labels": {"lung": 1, "heart": 2}, "file_ending": "png"},
         {"labels": {"lung": 1, "heart": 2}, "file_ending": ".nrrd"},
         [],

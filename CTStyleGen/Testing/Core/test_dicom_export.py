@@ -125,6 +125,15 @@ def test_segments_lie_on_the_images(thorax: Anatomy, tmp_path: Path, direction: 
     assert np.array_equal(frames > 0, pydicom.dcmread(folder / "SEG.dcm").pixel_array > 0)
 
 
+def test_a_code_means_what_the_segment_is_not_its_organ(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    write_dicom(folder, *volumes(LEFT_HANDED), [SourceLabel(3, "aorta", "15825003", "mediastinum")], 1, MADE_BY)
+    (segment,) = pydicom.dcmread(folder / "SEG.dcm").SegmentSequence
+    (kind,) = segment.SegmentedPropertyTypeCodeSequence
+    assert (kind.CodeValue, kind.CodeMeaning) == ("15825003", "aorta")
+
+
 def test_values_without_a_code_keep_their_name(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()

@@ -69,7 +69,7 @@ def expand_arguments(model: Path, cases: Path, output: Path, *more: object) -> l
 
 def voxels(folder: Path) -> dict[str, np.ndarray]:
     """The volumes in a folder and below, each of which can be read, by path; without what is only being written."""
-    found = [path for path in sorted(folder.rglob("*.n*")) if not any(map(files.is_left_over, path.parents))]
+    found = [path for path in sorted(folder.rglob("*.n*")) if not files.is_left_over(path)]
     return {str(p.relative_to(folder)): sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in found}
 
 
@@ -162,8 +162,8 @@ def test_an_expansion_killed_before_it_wrote_its_plan_can_be_begun_again(
     """What it left is a folder that can't be gone on with, and that holds nothing either."""
     output = tmp_path / "set"
     (output / "imagesTr").mkdir(parents=True)
-    (output / ".ctstylegen-killed").mkdir()
-    (output / ".ctstylegen-killed" / "plan.json").write_text("{")
+    (output / ".ctstylegen-killed" / "whole").mkdir(parents=True)
+    (output / ".ctstylegen-killed" / "whole" / "plan.json").write_text("{")
     assert main(expand_arguments(model, cases, output, "--resume")) == 2
     assert main(expand_arguments(model, cases, output)) == 0
     assert len([*output.glob("labelsTr/*.gz")]) == 9

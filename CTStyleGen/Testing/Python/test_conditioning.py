@@ -1,6 +1,7 @@
 """Segments to organ labels: geometry against the truth computed voxel by voxel, and what is said about the segments."""
 
 import unittest
+from unittest import mock
 
 import CTStyleGenTesting  # noqa: F401 - prepares slicer
 import numpy as np
@@ -9,6 +10,7 @@ import vtk
 from CTStyleGenTesting import scenes
 from CTStyleGenCore.anatomy import SegmentReport, load_anatomy
 from CTStyleGenCore.errors import InputError
+from CTStyleGenLib import conditioning as conditioningModule
 from CTStyleGenLib.conditioning import (
     LEFT_OUT,
     ORGAN_TAG,
@@ -16,10 +18,12 @@ from CTStyleGenLib.conditioning import (
     conditioningFromSegmentation,
     labelsOfSlice,
     referenceOf,
+    segmentsInGrid,
 )
 from CTStyleGenLib.geometry import extentOfSlices, part, sliceCount, sliceInView
 from CTStyleGenTesting.panels import sliceView
 
+NO_BODY = "No segment is the organ body: what no organ covers counts as air. Add a segment of the body."
 SHAPE = (9, 12, 14)  # of the segmentation's grid: k, j, i
 THORAX = load_anatomy("thorax")
 BODY, LUNGS, MEDIASTINUM = (THORAX.organ(name).label for name in ("body", "lungs", "mediastinum"))
@@ -96,7 +100,7 @@ class GeometryTest(SlicerTestCase):
         segmentation = scenes.addSegmentation({"lung": LUNG}, self.OBLIQUE)
         result = conditioning(segmentation, scenes.addVolume(np.zeros(SHAPE, np.int16), self.OBLIQUE))
         np.testing.assert_array_equal(result.labels, LUNGS * LUNG)
-        self.assertEqual(result.problems, ())
+        self.assertEqual(result.problems, (NO_BODY,))
 
     def test_axis_aligned_anisotropic(self) -> None:
         self.check(scenes.grid((1, 1, 3), (0.2, 0.1, 0.3)), scenes.grid((0.8, 1.1, 2), (0.63, 1.21, 2.17)))
@@ -232,6 +236,28 @@ class SegmentsTest(SlicerTestCase):
         result = conditioning(segmentation, self.volume)
         np.testing.assert_array_equal(result.labels, LUNGS * LUNG + MEDIASTINUM * (HEART & ~LUNG))
 
+    def test_a_shared_labelmap_is_searched_once_for_all_its_segments(self) -> None:
+        """What is found is what a comparison with each segment's value finds, at edges and corners, too."""
+        values = np.random.default_rng(3).integers(0, 60, SHAPE).astype(np.int16)
+        values[2:7, 3:9, 4:11] = 70
+        values[-1, -1, -1], values[0, 0, 0] = 71, 72
+        masks = {str(value): values == value for value in np.unique(values[values > 0])}
+        node = scenes.addSegmentation(masks, self.grid)
+        node.GetSegmentation().CollapseBinaryLabelmaps()
+        self.assertEqual(node.GetSegmentation().GetNumberOfLayers(), 1)
+        with mock.patch.object(conditioningModule, "_boxes", wraps=conditioningModule._boxes) as boxes:
+            result = conditioningFromSegmentation(node, self.volume, THORAX, dict.fromkeys(masks, "lungs"))
+            found = {segment.GetName(): (box, mask) for _id, segment, box, mask in segmentsInGrid(node, self.volume)}
+        self.assertEqual(boxes.call_count, 2)
+        np.testing.assert_array_equal(result.labels, LUNGS * (values > 0))
+        for name, (box, mask) in found.items():
+            inGrid = np.zeros(SHAPE, bool)
+            inGrid[box] = mask
+            np.testing.assert_array_equal(inGrid, masks[name])
+        own = conditioningModule._values(boxes.call_args.args[0])
+        for value, box in conditioningModule._boxes(boxes.call_args.args[0]).items():
+            self.assertEqual(box, tuple(slice(at.min(), at.max() + 1) for at in np.nonzero(own == value)))
+
     def test_hidden_segments_count(self) -> None:
         segmentation = scenes.addSegmentation({"lung": LUNG, "heart": HEART}, self.grid)
         segmentation.CreateDefaultDisplayNodes()
@@ -253,12 +279,12 @@ class SegmentsTest(SlicerTestCase):
         self.assertEqual([report.organ for report in conditioning(node, self.volume).segments], ["bone", "mediastinum"])
         told = conditioningFromSegmentation(node, self.volume, THORAX, {"Hat": None, "lung": "Lungs"})
         self.assertEqual([report.organ for report in told.segments], ["lungs", None])
-        self.assertEqual(told.problems, ())
+        self.assertEqual(told.problems, (NO_BODY,))
         hat.SetTag(ORGAN_TAG, LEFT_OUT)
         lung.SetTag(ORGAN_TAG, "an organ of another table")
         result = conditioning(node, self.volume)
         self.assertEqual([report.organ for report in result.segments], ["lungs", None])
-        self.assertEqual(result.problems, ())
+        self.assertEqual(result.problems, (NO_BODY,))
         np.testing.assert_array_equal(result.labels > 0, LUNG)
 
     def test_codes_of_other_schemes_say_nothing(self) -> None:

@@ -92,6 +92,11 @@ class ExpansionTest(unittest.TestCase):
             np.testing.assert_allclose(index, np.rint(index), atol=1e-2)
             self.assertEqual(image[tuple(int(n) for n in np.rint(index))], voxels[k, j, i])
 
+    def test_exported_cases_are_not_compressed(self) -> None:
+        job = self.expand(wait=False)
+        self.addCleanup(job.cancel)
+        self.assertEqual(scenes.encodings(self.temporary), {"raw"})
+
     def test_a_folder_of_cases_and_its_estimate(self) -> None:
         cases = self.model.parent / "cases"
         told = self.logic.estimateExpansion(cases, perCase=2)

@@ -410,6 +410,13 @@ class RunTest(PanelTestCase):
         self.assertIn("deleted", self.ui.liveStatusLabel.text)
         self.assertIsNone(self.panel._live)
 
+    def test_cleaning_up_goes_on_even_if_live_cannot_be_stopped(self) -> None:
+        self.panel._live = mock.Mock(**{"stop.side_effect": OSError})
+        with self.assertRaises(OSError), mock.patch.object(self.panel._runs, "close") as close:
+            self.panel.cleanup()
+        close.assert_called_once_with()
+        self.assertIsNone(self.panel._live)
+
 
 class VarySectionTest(PanelTestCase):
     def setUp(self) -> None:

@@ -174,6 +174,15 @@ class QueueTest(unittest.TestCase):
         self.assertEqual(done.stdout.splitlines()[1:], ["canceled"], done.stderr)
         self.assertGone([int(pid) for pid in done.stdout.splitlines()[0].split()])
 
+    def test_an_end_is_told_even_if_what_is_left_cannot_be_removed(self) -> None:
+        done, canceled = self.queued(DONE, ENDLESS)
+        done._close = canceled._close = mock.Mock(side_effect=PermissionError)
+        passTimeUntil(lambda: canceled.events)
+        with self.assertRaises(PermissionError):
+            canceled.cancel()
+        self.assertEqual((done.ends, canceled.ends), ([State.DONE], [State.CANCELED]))
+        self.assertEqual(done.result, 7)
+
     def test_a_listener_that_fails(self) -> None:
         job = ScriptJob(self.folder, ENDLESS)
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import unittest
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import CTStyleGenTesting  # prepares slicer
 from CTStyleGenTesting import chest
@@ -123,6 +125,26 @@ class JobTest(unittest.TestCase):
         self.assertLess(time.monotonic() - started, 2)
         with self.assertRaises(jobs.JobCanceled):
             job.wait()
+
+    @unittest.skipIf(sys.platform == "win32", "there is no SIGKILL")
+    def test_cancel_waits_until_the_whole_tree_is_gone(self) -> None:
+        """The processes of Windows end one after the other."""
+        job = self.treeOfProcesses(self.events.append)
+        self.pollUntil(job, lambda: bool(self.events))
+        child, grandchild = self.events[0]["pids"]
+        killed: list[int] = []
+
+        def kill(pid: int) -> None:
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+        def killOneByOne(pid: int) -> None:
+            kill(pid)
+            threading.Timer(0.5, kill, [grandchild]).start()
+
+        with mock.patch.object(jobs, "killTree", killOneByOne):
+            job.cancel()
+        self.assertEqual(killed, [child, grandchild])
 
     def test_cancel_while_waiting(self) -> None:
         def cancel(event: jobs.Event) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -59,6 +60,7 @@ class LiveTest(unittest.TestCase):
         self.assertTrue((voxels == -1000).all())
         np.testing.assert_array_equal(ijkToRAS(live.output), ijkToRAS(self.volume))
         self.waitForSlice(1)
+        self.assertIn("raw", scenes.encodings(self.temporary))  # its labels; the worker compresses the slice
         expected = self.whole(self.wish)
         np.testing.assert_array_equal(voxels[1], expected[1])
         self.assertTrue((voxels[[0, 2, 3]] == -1000).all())
@@ -98,6 +100,25 @@ class LiveTest(unittest.TestCase):
             mask.astype(np.uint8), self.segmentation, segmentId, self.volume
         )
 
+    def test_style_cts_are_exported_again_only_for_another_look(self) -> None:
+        folders: list[Path] = []
+
+        def export(wish: Wish, folder: Path, card: object) -> list[str]:
+            (folder / "ct.nrrd").touch()
+            folders.append(folder)
+            return []
+
+        with mock.patch("CTStyleGenLib.live.exportedStyles", export):
+            live = self.start()
+            self.waitForSlice(1)
+            live.change(replace(self.wish, seed=6, organs={"heart": "bone"}))
+            self.waitForSlice(1)
+            self.assertEqual(len(folders), 1)
+            self.assertTrue(folders[0].is_dir())
+            live.change(replace(self.wish, styles=["A"]))
+            self.waitForSlice(1)
+            self.assertEqual([folder.is_dir() for folder in folders], [False, True])
+
     def test_ends_with_its_nodes(self) -> None:
         live = self.start()
         slicer.mrmlScene.RemoveNode(live.output)
@@ -116,6 +137,17 @@ class LiveTest(unittest.TestCase):
         passTime(0.1)
         self.assertIn("process", self.ends[0])
         self.assertEqual(len(self.ends), 1)
+
+    def test_its_end_is_told_even_if_its_process_resists(self) -> None:
+        live = self.start()
+        with mock.patch.object(live._worker, "close", side_effect=OSError):
+            slicer.mrmlScene.RemoveNode(live.output)
+            worker = live._worker
+            with self.assertRaises(OSError):
+                live.poll()
+        worker.close()
+        self.assertEqual(len(self.ends), 1)
+        self.assertEqual(list(self.temporary.iterdir()), [])
 
     def test_bad_input(self) -> None:
         before = slicer.mrmlScene.GetNumberOfNodes()

@@ -225,6 +225,13 @@ class LogicTest(unittest.TestCase):
         self.patch(jobs, "coreCommand", lambda: [PYTHON, str(program)])
         self.assertLeavesNothing(jobs.JobError, "0o700$")
 
+    def test_labels_for_the_child_are_not_compressed(self) -> None:
+        """Slicer would stand still meanwhile."""
+        job = synthesis.SynthesisJob(self.segmentation, self.volume, synthesis.Wish(self.model))
+        self.addCleanup(job.cancel)
+        job.poll()
+        self.assertEqual(scenes.encodings(self.temporary), {"raw"})
+
     def test_interrupted_child_leaves_nothing(self) -> None:
         def interrupt(event: jobs.Event) -> None:
             raise KeyboardInterrupt

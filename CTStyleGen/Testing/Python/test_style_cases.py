@@ -61,6 +61,7 @@ class StylesTest(SceneTestCase):
             expected = [str(path), f"{path}:0.5", f"lungs={path}", f"bone={path}:0.25", "lungs=A:1", "B"]
             self.assertEqual(styles, expected)
             self.assertEqual(sorted(one.name for one in path.iterdir()), ["ct.nrrd", "labels.nrrd"])
+            self.assertEqual(scenes.encodings(path), {"raw"})
 
 
 @unittest.skipUnless(chest.CAN_TRAIN, chest.CANT_TRAIN)

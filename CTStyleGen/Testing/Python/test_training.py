@@ -17,9 +17,13 @@ import SimpleITK as sitk
 import slicer
 from CTStyleGenTesting import scenes
 from CTStyleGenCore import background
+from CTStyleGenCore.anatomy import load_anatomy
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.files import is_left_over
 from CTStyleGenCore.model_file import read_card
 from CTStyleGenLib import jobs, loss_plot, training, training_cases
+from CTStyleGenLib.geometry import ijkToRAS
+from CTStyleGenLib.training_cases import CaseChecks, TrainingCase
 from CTStyleGenLib.training_run import LossCurve, State, Training
 from CTStyleGenTesting.chest import CAN_TRAIN, CANT_TRAIN, SHAPE, chestCT, chestLabels, chestMasks
 from CTStyleGenTesting.model_files import ModelsFolderTestCase
@@ -117,6 +121,28 @@ class BadInputTest(TrainingTestCase):
         self.assertNothingStarted("^case-2: .* knows none of the segments", cases=[pair, (volume, segmentation)])
         self.assertFalse(self.check([pair, (volume, segmentation)]).ready)
 
+    def test_a_check_notices_painting_and_moving(self) -> None:
+        volume, segmentation = addChest("A")
+        case, checks, anatomy = TrainingCase("A", volume, segmentation), CaseChecks(), load_anatomy("thorax")
+        segmentId = segmentation.GetSegmentation().AddEmptySegment("spinal canal", "spinal canal")
+
+        def paint(mask: np.ndarray) -> None:
+            """As the brush does."""
+            modes = slicer.vtkSlicerSegmentationsModuleLogic
+            image = scenes.orientedImage(mask, ijkToRAS(volume))
+            modes.SetBinaryLabelmapToSegment(image, segmentation, segmentId, modes.MODE_REPLACE)
+
+        line = np.indices(SHAPE)[1] == 20
+        paint(line)
+        transform = scenes.addTransform(np.eye(4), segmentation)
+        self.assertEqual(checks.problems(case, anatomy), ())
+        paint(np.zeros(SHAPE, bool))
+        self.assertEqual(checks.problems(case, anatomy), ("A: The segment 'spinal canal' is empty.",))
+        paint(line)
+        self.assertEqual(checks.problems(case, anatomy), ())
+        transform.SetMatrixTransformToParent(scenes.vtkMatrix(scenes.grid(origin=(30, 0, 0))))
+        self.assertRegex(" ".join(checks.problems(case, anatomy)), "cut off")
+
     def test_no_hounsfield_units(self) -> None:
         pair, (volume, segmentation) = addChest("A"), addChest("B")
         slicer.util.updateVolumeFromArray(volume, np.indices(SHAPE)[1].astype(np.uint8))
@@ -204,6 +230,7 @@ class CasesInSceneTest(TrainingTestCase):
         for image in (ct, labels):
             np.testing.assert_allclose(image.TransformIndexToPhysicalPoint((7, 5, 2)), (grid @ (7, 5, 2, 1))[:3])
         self.assertEqual(set(ct.GetMetaDataKeys()) & {"PatientName"}, set())
+        self.assertEqual(scenes.encodings(folder), {"gzip"})  # it stays as long as the training
 
 
 class LossCurveTest(unittest.TestCase):
@@ -331,7 +358,7 @@ class ChildTest(TrainingTestCase):
         group = background.process_group(run.folder)
         run.discard()
         left = [path for path in self.folder.rglob("*") if path.is_file()]
-        inTheMaking = [path for path in left if path.parent.name.startswith(".ctstylegen-")]  # goes with the next one
+        inTheMaking = [path for path in left if is_left_over(path)]  # goes with the next one
         self.assertEqual(left, inTheMaking)
         with self.assertRaises(ProcessLookupError):
             os.killpg(group, 0)

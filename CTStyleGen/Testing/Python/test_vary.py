@@ -105,6 +105,12 @@ class VariationTest(unittest.TestCase):
         self.assertTrue((self.voxels(one, "body") != self.voxels(other, "body")).any())
         self.assertEqual(len({node.GetName() for node in (one, same, other)}), 3)
 
+    def test_what_the_child_is_given_is_not_compressed(self) -> None:
+        job = self.logic.vary(self.segmentation, self.volume, way="deform", wait=False)
+        self.addCleanup(job.cancel)
+        job.poll()
+        self.assertEqual(scenes.encodings(self.temporary), {"raw"})
+
     def test_nodes_may_go_meanwhile(self) -> None:
         job = self.logic.vary(self.segmentation, self.volume, way="deform", wait=False)
         slicer.mrmlScene.RemoveNode(self.segmentation)

@@ -1,5 +1,7 @@
 """Volumes and segmentations made of arrays, placed anywhere, and the truth about them computed the slow way."""
 
+from pathlib import Path
+
 import numpy as np
 import slicer
 import vtk
@@ -49,11 +51,11 @@ def addSegmentation(
     """A segmentation of bool masks [k, j, i] that all lie in one grid; they may overlap."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     for segmentName, mask in masks.items():
-        node.AddSegmentFromBinaryLabelmapRepresentation(_orientedImage(mask, ijkToRAS), segmentName)
+        node.AddSegmentFromBinaryLabelmapRepresentation(orientedImage(mask, ijkToRAS), segmentName)
     return node
 
 
-def _orientedImage(mask: np.ndarray, ijkToRAS: np.ndarray) -> slicer.vtkOrientedImageData:
+def orientedImage(mask: np.ndarray, ijkToRAS: np.ndarray) -> slicer.vtkOrientedImageData:
     image = slicer.vtkOrientedImageData()
     image.SetDimensions(mask.shape[::-1])
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
@@ -69,6 +71,12 @@ def setTerminology(node: slicer.vtkMRMLSegmentationNode, segmentName: str, code:
         segment.GetTerminologyEntryTagName(),
         f"Category and type~SCT^123037004^Anatomical Structure~{scheme}^{code}^Type~^^~Anatomic codes~^^~^^",
     )
+
+
+def encodings(folder: Path) -> set[str]:
+    """How the voxels of the NRRD files in a folder and its subfolders are written: raw, or gzip."""
+    headers = [path.read_bytes().partition(b"\n\n")[0].decode() for path in folder.rglob("*.nrrd")]
+    return {header.partition("encoding: ")[2].split("\n")[0] for header in headers}
 
 
 def addTransform(matrix: np.ndarray, *nodes: slicer.vtkMRMLTransformableNode) -> slicer.vtkMRMLLinearTransformNode:
