@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,7 +35,8 @@ _DESCRIPTION = "Organ segmentations to CT, in the style of chosen CT scans. For 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     if sys.platform == "win32":
-        locale.setlocale(locale.LC_CTYPE, ".UTF8")  # ITK opens files by names in the C library's own encoding
+        with suppress(locale.Error):  # Windows before 10
+            locale.setlocale(locale.LC_CTYPE, ".UTF8")  # ITK opens files by names in the C library's own encoding
     options = _parser().parse_args(arguments)
     ranks = launched()
     report: Report = json_lines if getattr(options, "json", False) else Terminal()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def load_anatomy(name_or_path: str | Path) -> Anatomy:
         raise InputError(f"{path}: {error}") from error
 
 
+@lru_cache(4096)  # each name is looked for in all rows, for each segment
 def _plain(name: str) -> str:
     """The name without what people write differently: case, and underscores, hyphens or spaces between words."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
