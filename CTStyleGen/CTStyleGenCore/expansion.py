@@ -410,7 +410,7 @@ def read_plan(output: Path) -> dict[str, Any]:
 
 def _holds_files(folder: Path) -> bool:
     """Whether there is more in a folder than an expansion that was killed before it wrote its plan has left."""
-    return any(path.is_file() and not is_left_over(path) for path in folder.rglob("*"))
+    return any(path.is_file() and not is_left_over(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def _check(options: ExpansionOptions) -> None:
