@@ -19,7 +19,7 @@ from CTStyleGenCore.model_file import read_card
 from CTStyleGenCore.volumes import write_volume
 from slicer.i18n import tr as _
 
-from .conditioning import labelsOfSlice, referenceOf
+from .conditioning import labelsOfSlice, referenceOf, segmentTimes
 from .geometry import requireGrid, sliceInView
 from .jobs import Event
 from .outputs import Place
@@ -89,7 +89,8 @@ class Live(slicer.util.VTKObservationMixin):
             return
         card = read_card(wish.model)
         styleMix(card, wish.styles or (), wish.styleCases or {})
-        look = card["anatomy"], wish.styles, wish.styleCases
+        segmentations = [segmentation.GetSegmentation() for _volume, segmentation in (wish.styleCases or {}).values()]
+        look = card["anatomy"], wish.styles, wish.styleCases, *map(segmentTimes, segmentations)
         if look != self._look:  # what is exported follows from it, and a whole CT takes seconds
             folder = Path(tempfile.mkdtemp(prefix=_STYLES, dir=self._folder.name))
             self._styles = exportedStyles(wish, folder, card)

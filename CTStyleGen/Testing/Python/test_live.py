@@ -118,6 +118,13 @@ class LiveTest(unittest.TestCase):
             live.change(replace(self.wish, styles=["A"]))
             self.waitForSlice(1)
             self.assertEqual([folder.is_dir() for folder in folders], [False, True])
+            segmentation = scenes.addSegmentation({"lung": np.ones((2, 3, 4), bool)}, scenes.grid())
+            volume = scenes.addVolume(np.zeros((2, 3, 4), np.int16), scenes.grid())
+            edited = replace(self.wish, styleCases={"Other": (volume, segmentation)})
+            live.change(edited)
+            segmentation.GetSegmentation().GetNthSegment(0).Modified()
+            live.change(replace(edited, seed=7))
+            self.assertEqual(len(folders), 4)
 
     def test_ends_with_its_nodes(self) -> None:
         live = self.start()
