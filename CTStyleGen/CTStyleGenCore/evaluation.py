@@ -22,7 +22,7 @@ from .cases import CaseFiles, find_cases
 from .errors import InputError, Stopped
 from .files import require_file_place, written_beside
 from .label_check import Lacks
-from .model_scores import METRICS, Made, Score, scored
+from .model_scores import METRICS, Made, Score, scored, slices_of_looks
 from .perceptual import FeatureWeights
 from .pictures import Picture, RealCase, Style
 from .reporting import Report
@@ -106,7 +106,8 @@ def evaluate(options: EvaluationOptions, report: Report, stopping: Callable[[], 
         images, numbers = scored(model, of, unseen, options.seed, rulers, progress)
         made.append(tuple(images))
         found.append(tuple(numbers))
-    board = Board(_told(options, models, unseen, train, found), tuple(found), tuple(made))
+    left_out = _left_out(options, list(trained.values()))
+    board = Board(_told(options, models, unseen, train, found, left_out), tuple(found), tuple(made))
     _write(options, board)
     return board
 
@@ -128,6 +129,7 @@ def _told(
     unseen: Sequence[RealCase],
     train: Sequence[RealCase],
     found: Sequence[Sequence[Score]],
+    left_out: list[str],
 ) -> dict[str, Any]:
     """The board as JSON-ready data."""
     return {
@@ -138,7 +140,7 @@ def _told(
         "seed": options.seed,
         "unseen": {case.name: {"patient": case.patient, "slices": len(case.slices)} for case in unseen},
         "train": {case.name: {"patient": case.patient, "slices": len(case.slices)} for case in train},
-        "left_out": _left_out(options),
+        "left_out": left_out,
         "metrics": {name: asdict(metric) for name, metric in METRICS.items()},
         "models": [
             {
@@ -155,13 +157,17 @@ def _told(
     }
 
 
-def _left_out(options: EvaluationOptions) -> list[str]:
+def _left_out(options: EvaluationOptions, trained: Sequence[Style]) -> list[str]:
     """What was not measured, and why."""
     lines = []
     if options.features is None:
         lines.append("The kernel distance (KID): no VGG weights were given (--feature-weights).")
     if not options.segmenter_steps:
         lines.append("Label consistency: no U-Net was trained (--segmenter-steps 0).")
+    if trained and len(slices_of_looks(trained)) < 2:
+        lines.append(
+            f"The Fréchet and kernel distances in the trained style: {trained[0].name} has one slice, which is no set."
+        )
     return lines
 
 

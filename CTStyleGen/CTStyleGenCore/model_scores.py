@@ -1,7 +1,7 @@
 """What a model gets on the scoreboard: images of every pair of a content and a style, and the scores of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -255,23 +255,34 @@ def _continuity(
 
 
 def _of_sets(made: Sequence[Made], rulers: Rulers) -> Iterator[Score]:
-    """The scores of all slices together, against real unseen ones; beside them, those of the real training slices."""
+    """The scores of all slices together, against real ones; beside them, those of the real training slices.
+
+    Slices in the styles of unseen patients are set against the unseen patients' real ones. Those in the look that a
+    model was trained for are set against the slices of that look, as the real ones of other looks are no aim of theirs.
+    """
     for styles in dict.fromkeys(one.styles for one in made):
-        pictures = [one.picture for one in made if one.styles == styles]
+        alike = [one for one in made if one.styles == styles]
+        pictures = [one.picture for one in alike]
+        aim = rulers.unseen if styles == "unseen" else slices_of_looks(one.style for one in alike)
+        others = [picture for picture in rulers.train if picture not in aim]
         for organ in rulers.organs:
-            mine, real, train = (
-                np.array([look.radiomics for look in looks(of, organ)])
-                for of in (pictures, rulers.unseen, rulers.train)
+            mine, real, train, every = (
+                np.array([look.radiomics for look in looks(of, organ)]) for of in (pictures, aim, others, rulers.train)
             )
             if min(map(len, (mine, real, train))) > 1:
-                scale = train.std(axis=0, ddof=1)
+                scale = every.std(axis=0, ddof=1)
                 values = [scores.frechet_distance(of, real, scale) for of in (mine, train)]
                 yield Score(styles, "frechet", organ.name, *values)
-        sets = (pictures, rulers.unseen, rulers.train)
+        sets = (pictures, aim, others)
         if (kernel := rulers.kernel) and min(map(len, sets)) > 1:
-            ours, others, known = (kernel.features([picture.body for picture in of]) for of in sets)
-            ours, others, known = (of / known.square().mean().sqrt() for of in (ours, others, known))
-            yield Score(styles, "kid", WHOLE, kernel.between(ours, others), kernel.between(known, others))
+            ours, wanted, known = (kernel.features([picture.body for picture in of]) for of in sets)
+            ours, wanted, known = (of / known.square().mean().sqrt() for of in (ours, wanted, known))
+            yield Score(styles, "kid", WHOLE, kernel.between(ours, wanted), kernel.between(known, wanted))
         nearest, unseen = rulers.nearest(pictures), rulers.unseen_nearest
         yield Score(styles, "memorisation", WHOLE, nearest.median().item() / max(unseen.median().item(), 1e-6), 1.0)
         yield Score(styles, "copies", WHOLE, near_copies(nearest), near_copies(unseen))
+
+
+def slices_of_looks(styles: Iterable[Style]) -> list[Picture]:
+    """The real slices of styles, each once."""
+    return list(dict.fromkeys(picture for style in styles for picture in style.pictures))

@@ -13,14 +13,16 @@ import SimpleITK as sitk
 import torch
 from conftest import Refused
 from CTStyleGenCore.__main__ import main
+from CTStyleGenCore.anatomy import load_anatomy
+from CTStyleGenCore.cases import CaseFiles
 from CTStyleGenCore.errors import Stopped
 from CTStyleGenCore.evaluation import EvaluationOptions, evaluate
 from CTStyleGenCore.evaluation_report import _cells
-from CTStyleGenCore.model_scores import METRICS, Score
+from CTStyleGenCore.model_scores import METRICS, Made, Score, _of_sets
 from CTStyleGenCore.perceptual import random_weights
-from CTStyleGenCore.pictures import Picture, RealCase
+from CTStyleGenCore.pictures import Picture, RealCase, Style
 from CTStyleGenCore.realism import KernelDistance
-from CTStyleGenCore.rulers import trained_segmenter
+from CTStyleGenCore.rulers import Rulers, trained_segmenter
 from CTStyleGenCore.scores import dice
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.styles import LEVELS
@@ -281,6 +283,29 @@ def test_what_is_lacking_is_named(capsys: pytest.CaptureFixture, monkeypatch: py
     assert main(["evaluate", *given]) == 2
     told = capsys.readouterr().err
     assert "MONAI is missing" in told and "ctstylegen[evaluate]" in told and "--segmenter-steps 0" in told
+
+
+def test_a_set_in_a_trained_look_is_set_against_that_look() -> None:
+    """Slices that are the very ones of their style: not apart from it, but from the unseen; one slice is no set."""
+
+    def case(name: str, shift_hu: float, seeds: range) -> RealCase:
+        files = CaseFiles(name, Path(), Path())
+        return RealCase(files, name, (), tuple(phantom(seed, shift_hu) for seed in seeds))
+
+    bright, single, others = case("A", 100, range(4)), case("B", 100, range(1)), case("C", 0, range(4, 8))
+    unseen = case("X", 0, range(8, 12))
+    rulers = Rulers(load_anatomy("thorax").organs[1:3], [unseen], [bright, single, others], None, None)
+
+    def distance(styles: str, of: RealCase) -> Score | None:
+        pairs = zip(unseen.pictures, bright.pictures, strict=True)
+        made = [Made(styles, unseen, real, Style((of,)), picture, (), 0.0) for real, picture in pairs]
+        found = {(one.metric, one.organ): one for one in _of_sets(made, rulers)}
+        return found.get(("frechet", "body"))
+
+    like, unlike = distance("trained", bright), distance("unseen", bright)
+    assert like and like.real and like.value == pytest.approx(0, abs=1e-6) and like.real > 10
+    assert unlike and unlike.value > 10
+    assert distance("trained", single) is None
 
 
 def test_which_score_is_better() -> None:
