@@ -136,6 +136,7 @@ def _feature_weights(options: argparse.Namespace, report: Report) -> "FeatureWei
 def _synthesize(options: argparse.Namespace, report: Report) -> None:
     from .cases import read_ct, read_labels
     from .label_check import lacking
+    from .labelling import with_body
     from .synthesis import Model, sample_paths, synthesize_samples
     from .volumes import require_writable, write_volumes
 
@@ -149,8 +150,9 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
         require_writable(path)
     reference = read_ct(options.reference) if options.reference else None
     labels, segments = read_labels(options.segmentation, model.anatomy, reference)
+    labels, body_found = with_body(labels, model.anatomy, reference)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
-    for what in lacking(segments, model.anatomy):
+    for what in lacking(segments, model.anatomy, body_found):
         report({"event": "notice", "message": f"{options.segmentation}: {what}"})
     with joined(device) as ranks:
         volumes = synthesize_samples(model, labels, options.samples, options.seed, report, _stop_signal(), look, ranks)

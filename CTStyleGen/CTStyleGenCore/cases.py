@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from .anatomy import Anatomy, SegmentReport
 from .errors import InputError
 from .files import read_json
-from .volumes import metadata, read_ct, read_image, same_grid, suffix_of, write_volume
+from .labelling import fill_left_out, with_body
+from .volumes import axial_axis, metadata, read_ct, read_image, same_grid, suffix_of, write_volume
 
 __all__ = [
     "Case",
@@ -39,6 +40,7 @@ class Case:
     ct: sitk.Image  # int16 HU, 3-D
     labels: sitk.Image  # uint8 organ labels in the CT's geometry
     segments: tuple[SegmentReport, ...]
+    body_found: bool = False  # in the CT, as no segment is the body
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,15 @@ class CaseFiles:
     named: tuple[_Segment, ...] | None = None  # the labels that an nnU-Net dataset.json names
 
     def read(self, anatomy: Anatomy) -> Case:
-        """The case. InputError: what `read_ct` and `read_labels` raise, and values that a dataset.json doesn't name."""
+        """The case; where no segment is the body, that is found in the CT.
+
+        InputError: what `read_ct` and `read_labels` raise, and values that a dataset.json doesn't name.
+        """
         ct = read_ct(self.ct)
         image, segments = self._segmentation(anatomy)
-        return Case(self.case_id, ct, *_paint(self.labels, image, segments, anatomy, ct))
+        labels, reports = _paint(self.labels, image, segments, anatomy, ct)
+        labels, body_found = with_body(labels, anatomy, ct)
+        return Case(self.case_id, ct, labels, reports, body_found)
 
     def read_source(self, anatomy: Anatomy, reference: sitk.Image) -> tuple[sitk.Image, tuple[SourceLabel, ...]]:
         """The segmentation in its own values, uint16 in the reference's geometry, and the segments that these are.
@@ -187,6 +194,9 @@ def _paint(
     # Organ labels rise in painting order: table and numbers are one.
     painted, tables = _painted(layers, segments, [organ.label if organ else 0 for organ in organs])
     painted = painted.astype(np.uint8)
+    left_out = [segment for segment, organ in zip(segments, organs, strict=True) if organ is None]
+    unknown, _ = _painted(layers, left_out, [1] * len(left_out))
+    fill_left_out(painted, unknown > 0, 2 - axial_axis(image), anatomy)
     counts = [np.bincount(values.ravel()) for values in layers]
     losses = [np.bincount(values[painted > table[values]]) for table, values in zip(tables, layers, strict=True)]
     reports = tuple(

@@ -17,17 +17,22 @@ _SHARE = 0.1
 _NAMED = 3  # cases that a sentence names; of more it gives the number
 
 
-def lacking(segments: Iterable[SegmentReport], anatomy: Anatomy) -> Iterator[str]:
-    """What organ labels lack, each as the end of a sentence: segments that the table doesn't know, and a body."""
+def lacking(segments: Iterable[SegmentReport], anatomy: Anatomy, body_found: bool) -> Iterator[str]:
+    """What organ labels lack, each as the end of a sentence: segments that the table doesn't know, and a body.
+
+    body_found: whether that was found in the CT instead.
+    """
     there = [one for one in segments if one.voxels]
     if unknown := [f"'{one.segment}'" for one in there if one.organ is None]:
         yield (
             f"the organ table '{anatomy.name}' knows neither terminology nor name of {', '.join(unknown)}, which "
-            f"{'is' if len(unknown) == 1 else 'are'} left out: rename what belongs to an organ."
+            f"{'is' if len(unknown) == 1 else 'are'} left out, and taken for body where organs lie around: rename what "
+            "belongs to an organ."
         )
     body = anatomy.place("body")
     if body and all(one.organ != body.name for one in there):
-        yield f"nothing is labelled {body.name}, so that what no organ covers counts as air: add a segment of the body."
+        instead = "it was found in the CT by its HU" if body_found else "what no organ covers counts as air"
+        yield f"nothing is labelled {body.name}, so that {instead}: add a segment of the body."
 
 
 class Lacks:
@@ -38,7 +43,7 @@ class Lacks:
         self._cases: dict[str, list[str]] = {}
 
     def add(self, case: Case) -> None:
-        for what in lacking(case.segments, self._anatomy):
+        for what in lacking(case.segments, self._anatomy, case.body_found):
             self._cases.setdefault(what, []).append(case.case_id)
 
     def sentences(self) -> list[str]:

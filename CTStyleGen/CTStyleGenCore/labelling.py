@@ -1,4 +1,5 @@
-"""Organ labels of a chest CT by thresholds and morphology, for those who have no segmentation tool.
+"""Organ labels by thresholds and morphology: of a chest CT, for those who have no segmentation tool, and of what
+segmentations lack, the body and what it is made of where nothing else is known.
 
 Plain and quick, not a radiologist: enough to train on and to try things out. It works slice by slice, so that a single
 slice or slices 10 mm apart can be labelled, and in mm, so that the size of voxels doesn't matter. What is known to go
@@ -14,10 +15,13 @@ import SimpleITK as sitk
 
 from .anatomy import Anatomy
 from .errors import InputError
+from .volumes import axial, from_axial
 
 Mask = np.ndarray  # bool, (k, j, i) of a volume or (j, i) of a slice; j runs to the back, i to the patient's left
 Plane = tuple[float, float]  # mm between columns, mm between rows
 _SKIN_HU, _LUNG_HU, _BONE_HU = -300, -350, 160  # skin from air, lung from soft tissue, bone from soft tissue
+_ITS_OWN = 0.9  # of a segmentation's voxels lie in the body of the CT that it was drawn on, or more
+_LIMB = 0.3  # of the largest part: legs are body, too
 _NOISE_MM = 1.0  # sigma of the smoothing that a sharp kernel needs
 _CORD_HU = (-30, 110)  # mean of what a canal holds; marrow is denser
 _LESION_MM2 = 1000.0  # the largest thing inside a lung that is still lung
@@ -36,22 +40,50 @@ def label_chest(ct: sitk.Image, anatomy: Anatomy) -> sitk.Image:
     ct: int16 HU, 3-D, of any orientation. InputError: a table without these organs, or no lungs in the CT.
     """
     organs = [anatomy.organ(name) for name in ("body", "lungs", "mediastinum", "bone", "spinal canal")]
+    masks = _masks(*_smooth(ct))
+    painted = np.max([mask * np.uint8(organ.label) for organ, mask in zip(organs, masks, strict=True)], axis=0)
+    return from_axial(painted, ct)
+
+
+def with_body(labels: sitk.Image, anatomy: Anatomy, ct: sitk.Image | None) -> tuple[sitk.Image, bool]:
+    """Organ labels with the body of the CT (int16 HU in their grid) beneath them, and whether it was found there.
+
+    The labels as they are, where they have a body, the table has none, or the CT can't be theirs: in slices where no
+    more than nine tenths of what is labelled lie in its body.
+    """
+    body, labelled = anatomy.place("body"), axial(labels)
+    if body is None or ct is None or np.any(labelled == body.label):
+        return labels, False
+    found = _body(*_smooth(ct))
+    if np.count_nonzero(found & (labelled > 0)) <= _ITS_OWN * np.count_nonzero(labelled):
+        return labels, False
+    return from_axial(np.where(found & (labelled == 0), np.uint8(body.label), labelled), labels), True
+
+
+def fill_left_out(labels: np.ndarray, left_out: np.ndarray, axis: int, anatomy: Anatomy) -> None:
+    """Makes body of what segments without an organ cover, where organs lie all around it in an axial slice.
+
+    A lesion that was cut out of the lung is no hole with air in it. labels: uint8, changed in place; left_out: bool, of
+    the same shape; axis: the one across axial slices.
+    """
+    if (body := anatomy.place("body")) is None:
+        return
+    for slice_, hidden in zip(np.moveaxis(labels, axis, 0), np.moveaxis(left_out, axis, 0), strict=True):
+        if hidden.any():
+            slice_[_fill(slice_ > 0) & (slice_ == 0) & hidden] = body.label
+
+
+def _smooth(ct: sitk.Image) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """The CT's HU as axial slices [slice, row, column], without a sharp kernel's noise; and its spacing."""
     upright = sitk.DICOMOrient(ct, "LPS")
     smooth = sitk.DiscreteGaussian(sitk.Cast(upright, sitk.sitkFloat32), [_NOISE_MM**2, _NOISE_MM**2, 0.0])
-    masks = _masks(sitk.GetArrayFromImage(smooth), upright.GetSpacing())
-    painted = np.max([mask * np.uint8(organ.label) for organ, mask in zip(organs, masks, strict=True)], axis=0)
-    labels = sitk.GetImageFromArray(painted)
-    labels.CopyInformation(upright)
-    own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(ct.GetDirection())
-    labels = sitk.DICOMOrient(labels, own)
-    labels.CopyInformation(ct)
-    return labels
+    return sitk.GetArrayFromImage(smooth), upright.GetSpacing()
 
 
 def _masks(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Mask, Mask, Mask, Mask, Mask]:
     """Body, lungs, mediastinum, bone and spinal canal of a chest; they overlap. hu: (k, j, i), smoothed."""
     plane = spacing[:2]
-    body = _body(hu, plane)
+    body = _body(hu, spacing)
     lungs = _lungs(hu, body, plane)
     if not lungs.any():
         raise InputError("No lungs found in the CT: labelling needs a chest CT in Hounsfield units.")
@@ -67,10 +99,11 @@ def _masks(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Mask, M
     return body, lungs | airways, mediastinum & ~airways, bone, np.stack([spine.canal for spine in spines])
 
 
-def _body(hu: np.ndarray, plane: Plane) -> Mask:
-    """The largest thing denser than air, filled, once what is thin (blankets, tubes, the table) is opened away."""
+def _body(hu: np.ndarray, spacing: tuple[float, float, float]) -> Mask:
+    """What is denser than air, filled, once what is thin (blankets, tubes, the table) and small is away."""
+    plane = spacing[:2]
     filled = _each_slice(lambda dense: _fill(_open(dense, 1.4, plane)), hu > _SKIN_HU)
-    return _parts(_each_slice(lambda body: _open(body, 6.0, plane), filled), 1.0)
+    return _parts(_each_slice(lambda body: _open(body, 6.0, plane), filled), _LIMB)
 
 
 def _lungs(hu: np.ndarray, body: Mask, plane: Plane) -> Mask:

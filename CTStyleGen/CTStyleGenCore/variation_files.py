@@ -23,6 +23,7 @@ from .cases import find_cases, read_labels
 from .errors import InputError, Stopped
 from .files import require_place, sha256, written_beside
 from .label_check import lacking
+from .labelling import with_body
 from .reporting import Report
 from .variation import WIDEN, Variations, Varied, Way
 from .volumes import read_ct, read_image, same_grid, without_metadata, write_volume
@@ -70,11 +71,12 @@ def vary(options: VaryOptions, report: Report, stopping: Callable[[], bool]) -> 
     anatomy = load_anatomy(options.anatomy)
     reference = read_ct(options.reference) if options.reference else None
     labels, segments = read_labels(options.segmentation, anatomy, reference)
+    labels, body_found = with_body(labels, anatomy, reference)
     along = _read_along(options.along, labels) if options.along else None
     others = [case.read(anatomy).labels for case in find_cases(options.cases)] if options.cases else []
     variations = Variations(labels, anatomy, others, widen=options.widen)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
-    for what in lacking(segments, anatomy):
+    for what in lacking(segments, anatomy, body_found):
         report({"event": "notice", "message": f"{options.segmentation}: {what}"})
     provenance = {
         "Synthetic": "YES",

@@ -178,6 +178,12 @@ def axial(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
 
 
+def axial_axis(image: sitk.Image) -> int:
+    """The axis (0: i, 1: j, 2: k) nearest to inferior-superior: the one that slices are numbered along."""
+    letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    return next(axis for axis, letter in enumerate(letters) if letter in "IS")
+
+
 def axial_places(image: sitk.Image) -> np.ndarray:
     """Where the slices of ``axial`` lie along their normal, in mm: [slices]; one that is cut out stays in its place."""
     turned = sitk.DICOMOrient(image, "LPS")

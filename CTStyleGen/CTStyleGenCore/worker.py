@@ -29,7 +29,7 @@ from .cases import read_labels, write_volume
 from .errors import InputError, Stopped, gpu_failure
 from .reporting import Report
 from .synthesis import Model, mark_synthetic, synthesize_volume
-from .volumes import require_writable
+from .volumes import axial_axis, require_writable
 
 PROTOCOL = 1
 LINE_BYTES = 1 << 20  # a request takes some hundred
@@ -266,7 +266,7 @@ class Worker:
         labels, segments = read_labels(values["segmentation"], model.anatomy)
         labels = axial_slices(labels, values["slices"])
         self._tell(request, "started", segments=[vars(segment) for segment in segments])
-        total, done = labels.GetSize()[_axial_axis(labels)], 0
+        total, done = labels.GetSize()[axial_axis(labels)], 0
 
         def progress(slices: int) -> None:
             nonlocal done
@@ -300,18 +300,13 @@ def axial_slices(volume: sitk.Image, numbers: list[int] | None) -> sitk.Image:
     """
     if numbers is None:
         return volume
-    axis = _axial_axis(volume)
+    axis = axial_axis(volume)
     count = volume.GetSize()[axis]
     if numbers[-1] >= count:
         raise InputError(f"There is no slice {numbers[-1]} in the segmentation: its slices are 0 to {count - 1}.")
     part = [slice(None)] * 3
     part[axis] = slice(numbers[0], numbers[-1] + 1)
     return volume[tuple(part)]
-
-
-def _axial_axis(volume: sitk.Image) -> int:
-    letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(volume.GetDirection())
-    return next(axis for axis, letter in enumerate(letters) if letter in "IS")
 
 
 # --- the process ----------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ import slicer
 import vtk
 from CTStyleGenCore.anatomy import Anatomy, Organ, SegmentReport
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.labelling import fill_left_out
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .geometry import Extent, arrayFromMatrix, extentOfSlices, gridSize, ijkToRAS, part, requireGrid
+from .geometry import Extent, arrayFromMatrix, axialAxis, extentOfSlices, gridSize, ijkToRAS, part, requireGrid
 
 Box = tuple[slice, slice, slice]  # of an array [k, j, i]
 _BoxesOf = Callable[["slicer.vtkOrientedImageData"], Mapping[int, Box]]  # a labelmap's values, and where each lies
@@ -78,6 +79,7 @@ def conditioningFromSegmentation(
             ).format(table=anatomy.name, segmentation=segmentationNode.GetName(), names=names, known=anatomy.known())
         )
     labels, reports = _paint(segments, size, anatomy)
+    _fillLeftOut(labels, segments, referenceVolumeNode, anatomy)
     if not labels.any():
         raise InputError(
             _(
@@ -106,12 +108,13 @@ def labelsOfSlice(
     segments = []
     for segment, organ, known in _recognized(segmentation, anatomy, organs or {}):
         labelmap = segment.GetRepresentation(_BINARY)
-        if organ and _hasVoxels(labelmap):
+        if _hasVoxels(labelmap):
             mask = _reslice(labelmap, toVoxels @ _imageToWorld(labelmap), extent) == segment.GetLabelValue()
             whole = (slice(None), slice(None), slice(None))
             segments.append(_Segment(segment.GetName(), organ, known, whole, mask, empty=False, outside=0))
     size = np.subtract(extent[1], extent[0])
     labels, _reports = _paint(segments, (int(size[0]), int(size[1]), int(size[2])), anatomy)
+    _fillLeftOut(labels, segments, referenceVolumeNode, anatomy)
     return labels
 
 
@@ -403,6 +406,21 @@ def _paint(
     return labels, reports
 
 
+def _fillLeftOut(
+    labels: np.ndarray,
+    segments: list[_Segment],
+    referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode",
+    anatomy: Anatomy,
+) -> None:
+    """Makes body, in labels [k, j, i], of what segments that are left out cover inside the organs."""
+    masks = [segment for segment in segments if segment.organ is None and segment.mask.any()]
+    if masks:
+        leftOut = np.zeros(labels.shape, bool)
+        for segment in masks:
+            leftOut[segment.box] |= segment.mask
+        fill_left_out(labels, leftOut, 2 - axialAxis(ijkToRAS(referenceVolumeNode)), anatomy)
+
+
 def _problems(segments: list[_Segment], reports: Sequence[SegmentReport], anatomy: Anatomy) -> Iterator[str]:
     """A sentence for each segment that the result won't show as drawn, unless the user left it out; and no body."""
     for segment, report in zip(segments, reports, strict=True):
@@ -418,7 +436,8 @@ def _problems(segments: list[_Segment], reports: Sequence[SegmentReport], anatom
 def _problem(segment: _Segment, report: SegmentReport) -> str:
     if not segment.known:
         return _(
-            "The segment '{segment}' is left out: the organ table '{table}' knows neither its terminology nor its name."
+            "The segment '{segment}' is left out, and counts as body where organs surround it: the organ table "
+            "'{table}' knows neither its terminology nor its name."
         )
     if segment.organ is None:
         return ""

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 import slicer
 import vtk
 from CTStyleGenCore.errors import InputError
+from CTStyleGenCore.volumes import axial_axis
 from slicer.i18n import tr as _
 
 Extent = tuple[tuple[int, int, int], tuple[int, int, int]]  # first voxel (i, j, k), and the one after the last
@@ -82,9 +83,7 @@ def imageOnGrid(voxels: np.ndarray, grid: np.ndarray) -> sitk.Image:
 
 def axialAxis(grid: np.ndarray) -> int:
     """The axis (0: i, 1: j, 2: k) that is nearest to inferior-superior: the one that slices are numbered along."""
-    direction = imageOnGrid(np.zeros((1, 1, 1), np.uint8), grid).GetDirection()
-    letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)
-    return next(axis for axis, letter in enumerate(letters) if letter in "IS")
+    return axial_axis(imageOnGrid(np.zeros((1, 1, 1), np.uint8), grid))
 
 
 def sliceCount(volumeNode: "slicer.vtkMRMLVolumeNode | None") -> int:

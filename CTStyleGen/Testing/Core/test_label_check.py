@@ -8,10 +8,12 @@ import SimpleITK as sitk
 from conftest import image
 from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.anatomy import Anatomy, SegmentReport, load_anatomy
+from CTStyleGenCore.cases import read_case, read_labels
 from CTStyleGenCore.label_check import lacking
+from CTStyleGenCore.labelling import fill_left_out, with_body
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.training_data import load_training_data
-from phantoms import write_cases
+from phantoms import write_case, write_cases
 
 
 def of(**voxels: int) -> list[SegmentReport]:
@@ -20,22 +22,64 @@ def of(**voxels: int) -> list[SegmentReport]:
 
 
 def test_unknown_segments_and_a_missing_body_are_told(thorax: Anatomy) -> None:
-    assert list(lacking(of(body=9, lungs=9), thorax)) == []
-    (unknown,) = lacking(of(body=9, xray=9, xenon=9, xempty=0), thorax)
+    assert list(lacking(of(body=9, lungs=9), thorax, False)) == []
+    (unknown,) = lacking(of(body=9, xray=9, xenon=9, xempty=0), thorax, False)
     assert "'xray', 'xenon', which are left out" in unknown
     for reports in (of(lungs=9), of(lungs=9, body=0)):
-        (bodiless,) = lacking(reports, thorax)
-        assert "nothing is labelled body" in bodiless
+        (bodiless,), (found,) = (lacking(reports, thorax, body_found) for body_found in (False, True))
+        assert "nothing is labelled body" in bodiless and "counts as air" in bodiless
+        assert "nothing is labelled body" in found and "found in the CT" in found
     lungs_alone = Anatomy("lungs", tuple(organ for organ in thorax.organs if organ.name in ("outside", "lungs")))
-    assert list(lacking(of(lungs=9), lungs_alone)) == []
+    assert list(lacking(of(lungs=9), lungs_alone, False)) == []
 
 
-def without_body(folder: Path) -> None:
+def like(labels: sitk.Image, values: np.ndarray) -> sitk.Image:
+    """Labels of these values in the same grid."""
+    made = sitk.GetImageFromArray(values.astype(np.uint8))
+    made.CopyInformation(labels)
+    return made
+
+
+def without_body(folder: Path) -> np.ndarray:
+    """Takes the body out of a case's labels, and returns them as they were."""
     path = folder / "labels.nrrd"
     labels = sitk.ReadImage(str(path))
-    bodiless = sitk.GetImageFromArray(np.where(sitk.GetArrayFromImage(labels) == 1, 0, sitk.GetArrayFromImage(labels)))
-    bodiless.CopyInformation(labels)
-    sitk.WriteImage(bodiless, str(path))
+    whole = sitk.GetArrayFromImage(labels)
+    sitk.WriteImage(like(labels, np.where(whole == 1, 0, whole)), str(path))
+    return whole
+
+
+def test_a_body_that_is_lacking_is_found_in_the_ct(tmp_path: Path, thorax: Anatomy) -> None:
+    whole = without_body(write_case(tmp_path / "A", slices=2))
+    case = read_case(tmp_path / "A", thorax)
+    found = sitk.GetArrayFromImage(case.labels)
+    assert case.body_found and np.array_equal(found > 1, whole > 1)
+    assert np.count_nonzero((found > 0) != (whole > 0)) < 0.02 * np.count_nonzero(whole)
+
+
+def test_a_body_is_not_found_in_another_ct_and_not_where_there_is_one(tmp_path: Path, thorax: Anatomy) -> None:
+    write_case(tmp_path / "A", slices=2)
+    case = read_case(tmp_path / "A", thorax)
+    assert not case.body_found and with_body(case.labels, thorax, case.ct)[0] is case.labels
+    values = sitk.GetArrayFromImage(case.labels)
+    lungs = like(case.labels, 2 * (values == 2))
+    assert with_body(lungs, thorax, case.ct)[1]
+    assert not with_body(lungs, thorax, case.ct * 0 - 1000)[1] and not with_body(lungs, thorax, None)[1]
+    assert not with_body(like(lungs, 2 * np.roll(values == 2, 40, 2)), thorax, case.ct)[1]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_is_left_out_inside_of_organs_is_body(thorax: Anatomy, axis: int) -> None:
+    labels, left_out = np.zeros((3, 9, 9), np.uint8), np.zeros((3, 9, 9), bool)
+    labels[1, 1:8, 1:8] = 2
+    labels[1, 3:5, 3:5], left_out[1, 3:5, 3:5] = 0, True  # a lesion
+    labels[1, 6, 6] = 0  # a hole that nothing covers
+    labels[1, 4, 7], left_out[1, 4, 7:] = 0, True  # a drain, open to the outside
+    expected = labels.copy()
+    expected[1, 3:5, 3:5] = 1
+    turned, left_out = np.moveaxis(labels, 0, axis), np.moveaxis(left_out, 0, axis)
+    fill_left_out(turned, left_out, axis, thorax)
+    assert np.array_equal(labels, expected)
 
 
 def test_a_training_tells_it_once_for_all_cases(tmp_path: Path) -> None:
@@ -43,7 +87,8 @@ def test_a_training_tells_it_once_for_all_cases(tmp_path: Path) -> None:
     for case in ("A", "B"):
         without_body(folder / case)
     data = load_training_data(folder, ("A",), load_anatomy("thorax"), 64, 2, 1, HuRange())
-    assert [doubt[:36] for doubt in data.doubts] == ["A, B: nothing is labelled body, so t"]
+    told = "A, B: nothing is labelled body, so that it was found in the CT by its HU: add a segment of the body."
+    assert data.doubts == (told,)
 
 
 def test_the_command_tells_of_segments_that_it_leaves_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +102,7 @@ def test_the_command_tells_of_segments_that_it_leaves_out(tmp_path: Path, capfd:
         labels.SetMetaData(f"Segment{number}_Layer", "0")
     path = tmp_path / "s.seg.nrrd"
     sitk.WriteImage(labels, str(path))
+    assert np.array_equal(sitk.GetArrayFromImage(read_labels(path, load_anatomy("thorax"))[0]), values > 0)
     more = ("--count", "1", "--amount", "0", "--output", str(tmp_path / "new"))
     assert main(["vary", "--segmentation", str(path), *more]) == 0
     assert f"{path}: the organ table 'thorax' knows neither terminology nor name of 'lesion'" in capfd.readouterr().err

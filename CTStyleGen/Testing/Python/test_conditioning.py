@@ -299,6 +299,16 @@ class SegmentsTest(SlicerTestCase):
         self.assertEqual(result.segments[1], SegmentReport("Catheter", None, HEART.sum(), 0))
         self.assertRegex(result.problems[0], "'Catheter' is left out")
 
+    def test_what_a_left_out_segment_cuts_out_of_organs_is_body(self) -> None:
+        lesion = box(slice(3, 5), slice(4, 6), slice(3, 5))
+        segmentation = scenes.addSegmentation({"lung": LUNG & ~lesion, "Nodule": lesion | ~LUNG}, self.grid)
+        labels = conditioning(segmentation, self.volume).labels
+        np.testing.assert_array_equal(labels, np.where(lesion, BODY, LUNGS * LUNG))
+        for number in range(sliceCount(self.volume)):
+            alone = labelsOfSlice(segmentation, self.volume, THORAX, number)
+            whole = labels[part(extentOfSlices(self.volume, range(number, number + 1)))]
+            np.testing.assert_array_equal(alone, whole)
+
     def test_empty_segment_is_reported(self) -> None:
         segmentation = scenes.addSegmentation({"lung": LUNG, "heart": np.zeros(SHAPE, bool)}, self.grid)
         segmentation.GetSegmentation().AddEmptySegment("spine", "spine")
