@@ -9,6 +9,7 @@ from typing import Any
 import slicer
 from CTStyleGenCore.anatomy import Anatomy
 from CTStyleGenLib import evaluation, expansion, synthesis, training, variation
+from CTStyleGenLib.body_segment import BodyJob
 from CTStyleGenLib.generate_panel import GeneratePanel
 from CTStyleGenLib.job_queue import closeJobQueue, jobQueue
 from CTStyleGenLib.models_panel import ModelsPanel
@@ -283,6 +284,25 @@ class CTStyleGenLogic(ScriptedLoadableModuleLogic):
     ) -> expansion.Estimate:
         """What `expand` would make: its cases, images, and size_bytes, roughly."""
         return expansion.estimateExpansion(cases, perCase, splits, dicom)
+
+    def addBody(
+        self,
+        segmentationNode: vtkMRMLSegmentationNode,
+        referenceVolumeNode: vtkMRMLScalarVolumeNode | None = None,
+        *,
+        wait: bool = True,
+    ) -> Any:
+        """Adds a segment of the body to the segmentation, found in the reference CT by its HU, and returns its ID.
+
+        It is the first segment, so that organs are painted over it. Without a reference it is the volume that the
+        segmentation was drawn on. Waits, or unless it is to ``wait`` returns a `CTStyleGenLib.job_queue.QueuedJob`.
+        Raises as `synthesize`.
+        """
+        job = BodyJob(segmentationNode, referenceVolumeNode)
+        if wait:
+            return job.wait()
+        jobQueue().add(job)
+        return job
 
     def vary(
         self,

@@ -164,6 +164,20 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
     report({"event": "done", "outputs": [str(p) for p in paths], "message": f"Wrote {', '.join(map(str, paths))}."})
 
 
+def _body(options: argparse.Namespace, report: Report) -> None:
+    import SimpleITK as sitk
+
+    from .labelling import find_body
+    from .volumes import read_ct, require_writable, write_volume
+
+    require_writable(options.output)
+    body = find_body(read_ct(options.ct))
+    if not sitk.GetArrayViewFromImage(body).any():
+        raise InputError(f"{options.ct} shows nothing denser than air, so no body: give a CT in HU.")
+    write_volume(body, options.output)
+    report({"event": "done", "outputs": [str(options.output)], "message": f"Wrote {options.output}."})
+
+
 def _vary(options: argparse.Namespace, report: Report) -> None:
     from .variation_files import VaryOptions, vary
 
@@ -331,6 +345,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_vary(commands.add_parser("vary", help="make new segmentations from one, as of other people"))
     _add_expand(commands.add_parser("expand", help="make an annotated data set many times the size"))
     _add_evaluate(commands.add_parser("evaluate", help="measure models on patients that they have not seen"))
+    _add_body(commands.add_parser("body", help="find the body in a CT, for segmentations without one"))
     info = commands.add_parser("info", help="print a model's card as JSON")
     info.add_argument("model", type=Path, help="a .ctstyle file")
     info.set_defaults(run=_info)
@@ -547,6 +562,16 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--device", default="auto", help=_DEVICE_HELP)
     evaluate.add_argument("--seed", type=int, default=0, help=_SEED_HELP)
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_body(body: argparse.ArgumentParser) -> None:
+    add = body.add_argument
+    add("--ct", type=Path, required=True, help="a CT: a file, or a folder with one DICOM series")
+    add(
+        "--output", type=Path, required=True, help="the label map to write, 1 in the body: .nrrd, .nii, .nii.gz or .mha"
+    )
+    add("--json", action="store_true", help=_JSON_HELP)
+    body.set_defaults(run=_body)
 
 
 def _add_preview(preview: argparse.ArgumentParser) -> None:

@@ -45,6 +45,11 @@ def label_chest(ct: sitk.Image, anatomy: Anatomy) -> sitk.Image:
     return from_axial(painted, ct)
 
 
+def find_body(ct: sitk.Image) -> sitk.Image:
+    """The body in a CT (int16 HU, 3-D, of any orientation) with all within it: uint8 in the CT's geometry, 1 or 0."""
+    return from_axial(_body(*_smooth(ct)).astype(np.uint8), ct)
+
+
 def with_body(labels: sitk.Image, anatomy: Anatomy, ct: sitk.Image | None) -> tuple[sitk.Image, bool]:
     """Organ labels with the body of the CT (int16 HU in their grid) beneath them, and whether it was found there.
 

@@ -25,7 +25,7 @@ _BoxesOf = Callable[["slicer.vtkOrientedImageData"], Mapping[int, Box]]  # a lab
 Organs = Mapping[str, "str | None"]  # by segment ID or name: the organ that it is taken for; None: it is left out
 ORGAN_TAG = "CTStyleGen.Organ"  # of a segment: the organ that the user chose for it
 LEFT_OUT = "-"  # the tag's value for a segment that the user left out
-_BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def conditioningFromSegmentation(
     reference.
     """
     segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
-    toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
+    toVoxels = segmentationToVoxels(segmentationNode, referenceVolumeNode)
     size, boxesOf = gridSize(referenceVolumeNode), cache(_boxes)
     segments = [
         _resampled(segment, organ, known, toVoxels, size, boxesOf)
@@ -103,11 +103,11 @@ def labelsOfSlice(
     Quick enough to follow a brush. Raises InputError when a node is missing or empty, or a transform isn't linear.
     """
     segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
-    toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
+    toVoxels = segmentationToVoxels(segmentationNode, referenceVolumeNode)
     extent = extentOfSlices(referenceVolumeNode, range(number, number + 1))
     segments = []
     for segment, organ, known in _recognized(segmentation, anatomy, organs or {}):
-        labelmap = segment.GetRepresentation(_BINARY)
+        labelmap = segment.GetRepresentation(BINARY)
         if _hasVoxels(labelmap):
             mask = _reslice(labelmap, toVoxels @ _imageToWorld(labelmap), extent) == segment.GetLabelValue()
             whole = (slice(None), slice(None), slice(None))
@@ -126,7 +126,7 @@ def segmentsInGrid(
     Raises InputError when a node is missing or empty, or a transform isn't linear.
     """
     segmentation = _binarySegmentation(segmentationNode, referenceVolumeNode)
-    toVoxels = _segmentationToVoxels(segmentationNode, referenceVolumeNode)
+    toVoxels = segmentationToVoxels(segmentationNode, referenceVolumeNode)
     size, boxesOf = gridSize(referenceVolumeNode), cache(_boxes)
     for segmentId in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentId)
@@ -137,8 +137,14 @@ def segmentsInGrid(
 def segmentTimes(segmentation: "slicer.vtkSegmentation") -> tuple[int, ...]:
     """When each segment and its labelmap were modified last: of painting, nothing else may tell."""
     segments = [segmentation.GetSegment(segmentId) for segmentId in segmentation.GetSegmentIDs()]
-    labelmaps = [segment.GetRepresentation(_BINARY) for segment in segments]
+    labelmaps = [segment.GetRepresentation(BINARY) for segment in segments]
     return tuple(0 if each is None else each.GetMTime() for each in (*segments, *labelmaps))
+
+
+def lacksBody(segments: Sequence[SegmentReport], anatomy: Anatomy) -> bool:
+    """Whether no segment is the body, and the organ table has one."""
+    body = anatomy.place("body")
+    return body is not None and all(segment.organ != body.name or not segment.voxels for segment in segments)
 
 
 def referenceOf(segmentationNode: "slicer.vtkMRMLSegmentationNode | None") -> "slicer.vtkMRMLScalarVolumeNode | None":
@@ -163,7 +169,7 @@ def _binarySegmentation(
                 name=segmentationNode.GetName()
             )
         )
-    if segmentation.ContainsRepresentation(_BINARY):
+    if segmentation.ContainsRepresentation(BINARY):
         return segmentation
     copy = slicer.vtkSegmentation()
     copy.DeepCopy(segmentation)
@@ -171,7 +177,7 @@ def _binarySegmentation(
         slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName(),
         _serializedGrid(segmentationNode, referenceVolumeNode),
     )
-    if not copy.CreateRepresentation(_BINARY):
+    if not copy.CreateRepresentation(BINARY):
         raise InputError(
             _(
                 "The segmentation '{name}' can't be turned into binary labelmaps: "
@@ -186,11 +192,11 @@ def _serializedGrid(
 ) -> str:
     """The reference's grid in the segmentation's coordinates, as a conversion parameter."""
     matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(np.linalg.inv(_segmentationToVoxels(segmentationNode, referenceVolumeNode)).ravel())
+    matrix.DeepCopy(np.linalg.inv(segmentationToVoxels(segmentationNode, referenceVolumeNode)).ravel())
     return slicer.vtkSegmentationConverter.SerializeImageGeometry(matrix, referenceVolumeNode.GetImageData())
 
 
-def _segmentationToVoxels(
+def segmentationToVoxels(
     segmentationNode: "slicer.vtkMRMLSegmentationNode", referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode"
 ) -> np.ndarray:
     """4x4: points of the segmentation node to voxel indices of the volume, through the parent transforms of both."""
@@ -274,7 +280,7 @@ def _resampled(
     boxesOf: _BoxesOf,
 ) -> _Segment:
     """The segment with its mask in a grid of that size (i, j, k); toVoxels: segmentation points to voxel indices."""
-    labelmap = segment.GetRepresentation(_BINARY)
+    labelmap = segment.GetRepresentation(BINARY)
     own, first = _ownMask(labelmap, segment.GetLabelValue(), boxesOf)
     if own is None:
         return _Segment(segment.GetName(), organ, known, *_nothing(), empty=True, outside=0)
@@ -422,15 +428,11 @@ def _fillLeftOut(
 
 
 def _problems(segments: list[_Segment], reports: Sequence[SegmentReport], anatomy: Anatomy) -> Iterator[str]:
-    """A sentence for each segment that the result won't show as drawn, unless the user left it out; and no body."""
+    """A sentence for each segment that the result won't show as drawn, unless the user left it out."""
     for segment, report in zip(segments, reports, strict=True):
         sentence = _problem(segment, report)
         if sentence:
             yield sentence.format(segment=segment.name, table=anatomy.name, voxels=segment.outside)
-    body = anatomy.place("body")
-    if body and all(report.organ != body.name or not report.voxels for report in reports):
-        sentence = _("No segment is the organ {organ}: what no organ covers counts as air. Add a segment of the body.")
-        yield sentence.format(organ=body.name)
 
 
 def _problem(segment: _Segment, report: SegmentReport) -> str:

@@ -15,6 +15,7 @@ from CTStyleGenCore.model_file import SUFFIX, read_card
 from CTStyleGenCore.styles import has_style_bank
 from slicer.i18n import tr as _
 
+from .body_segment import BodyJob
 from .comparison import Comparison
 from .conditioning import LEFT_OUT, ORGAN_TAG, Organs, chosenOrgan, referenceOf
 from .devices import Devices
@@ -71,6 +72,8 @@ class GeneratePanel(Panel):
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModel)
         self.ui.modelFileButton.connect("clicked(bool)", self._onModelFile)
         self.ui.generateButton.connect("clicked(bool)", self._onGenerate)
+        self.ui.addBodyButton.hide()
+        self.ui.addBodyButton.connect("clicked(bool)", self._onAddBody)
         self.ui.copyButton.connect("clicked(bool)", self._onCopy)
         self.ui.liveCheckBox.connect("toggled(bool)", self._onLive)
         self.ui.editorSection.connect("contentsCollapsed(bool)", self._onEditorSection)
@@ -204,7 +207,7 @@ class GeneratePanel(Panel):
         """Says what a click on Generate will do, and shows what becomes of each segment."""
         if not self.parameters:
             return
-        chosen, card, reports = self.parameters, None, ()
+        chosen, card, reports, lacksBody = self.parameters, None, (), False
         try:
             card = read_card(chosen.model) if chosen.model.is_file() else None
             if not chosen.segmentation:
@@ -221,9 +224,12 @@ class GeneratePanel(Panel):
                 options = {name: getattr(wish, name) for name in names}
                 result = self.logic.check(chosen.segmentation, chosen.referenceVolume, model=wish.model, **options)
                 missing, reports = ("" if result.ready else result.problems[0]), result.segments
+                lacksBody = result.lacksBody
         except InputError as error:
             missing = str(error)
         self._organTable.show(chosen.segmentation, card, reports, self._styles(card), self._styleCT(card))
+        self.ui.addBodyButton.visible = lacksBody
+        self.ui.addBodyButton.enabled = not any(isinstance(job, BodyJob) for job in self._runs.jobs)
         self.ui.styleSelector.enabled = card is not None and has_style_bank(dict(card))
         self.ui.preflightLabel.text = missing or self._preflight(result)
         self.ui.generateButton.enabled = not missing
@@ -397,6 +403,18 @@ class GeneratePanel(Panel):
         with slicer.util.tryWithErrorDisplay(_("No CT was made."), waitCursor=True):
             self._runs.add(self.logic.synthesize(**self._asked(), wait=False), self._ender(reference))
         self.check()
+
+    def _onAddBody(self) -> None:
+        """Adds a job to the queue; the check after its end hides the button."""
+        with slicer.util.tryWithErrorDisplay(_("No body was added."), waitCursor=True):
+            job = self.logic.addBody(self.parameters.segmentation, self.reference, wait=False)
+            self._runs.add(job, self._onBody)
+        self.check()
+
+    def _onBody(self, job: QueuedJob) -> None:
+        self._checkSoon()
+        if job.state is State.FAILED:
+            slicer.util.errorDisplay(_("No body was added. {reason}").format(reason=job.error))
 
     def _ender(self, reference: Any) -> Callable[[QueuedJob], None]:
         def end(job: QueuedJob) -> None:

@@ -10,6 +10,7 @@ import vtk
 from CTStyleGenCore.errors import InputError
 from CTStyleGenCore.volumes import axial_axis
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
 
 Extent = tuple[tuple[int, int, int], tuple[int, int, int]]  # first voxel (i, j, k), and the one after the last
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -78,6 +79,16 @@ def imageOnGrid(voxels: np.ndarray, grid: np.ndarray) -> sitk.Image:
     image.SetOrigin(matrix[:3, 3].tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection((matrix[:3, :3] / spacing).ravel().tolist())
+    return image
+
+
+def labelmapInGrid(values: np.ndarray, ijkToRAS: vtk.vtkMatrix4x4) -> "slicer.vtkOrientedImageData":
+    """The values [k, j, i] of segments as these take them, uint16, where the matrix puts their indices."""
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(values.shape[::-1])
+    image.AllocateScalars(vtk.VTK_UNSIGNED_SHORT, 1)
+    vtk_to_numpy(image.GetPointData().GetScalars())[:] = values.ravel()
+    image.SetGeometryFromImageToWorldMatrix(ijkToRAS)
     return image
 
 

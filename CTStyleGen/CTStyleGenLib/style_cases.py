@@ -58,7 +58,9 @@ def missingOrgans(cases: StyleCases, wanted: set[str], anatomy: Anatomy) -> Iter
             found = conditioningFromSegmentation(segmentation, volume, anatomy).segments
         except InputError as error:
             raise InputError(_("The style CT '{name}': {reason}").format(name=name, reason=error)) from error
-        missing = wanted - {segment.organ for segment in found if segment.organ and segment.voxels}
+        body = anatomy.place("body")
+        ofTheCT = {body.name} if body else set()  # in the CT, where no segment is the body
+        missing = wanted - ofTheCT - {segment.organ for segment in found if segment.organ and segment.voxels}
         if missing:
             yield _("The style CT '{name}' has no {organs}: there, the model's mean look is taken.").format(
                 name=name, organs=", ".join(sorted(missing))

@@ -19,7 +19,7 @@ from CTStyleGenCore.styles import told
 from CTStyleGenCore.volumes import same_grid, write_volume
 from slicer.i18n import tr as _
 
-from .conditioning import Conditioning, Organs, conditioningFromSegmentation, referenceOf
+from .conditioning import Conditioning, Organs, conditioningFromSegmentation, lacksBody, referenceOf
 from .geometry import sliceCount
 from .job_queue import QueuedJob
 from .jobs import Event, Job, JobError
@@ -58,6 +58,7 @@ class CheckResult:
     ready: bool  # whether synthesize would start
     slices: int = 0  # how many would be made, of all samples together
     size: int = 0  # pixels of the side of the squares that the model makes
+    lacksBody: bool = False  # whether no segment is the body, though the model knows one
 
 
 def check(
@@ -74,13 +75,16 @@ def check(
         ofStyles = tuple(missingOrgans(wish.styleCases or {}, organs, anatomy))
     except InputError as error:
         return CheckResult((), (str(error),), ready=False)
+    bodiless = lacksBody(conditioning.segments, anatomy)
+    noBody = _("No segment is the body: what no organ covers counts as air. Add a segment of the body.")
     count = len(prepared.slices) if prepared.slices else sliceCount(reference)
     return CheckResult(
         conditioning.segments,
-        conditioning.problems + ofStyles,
+        (*conditioning.problems, *([noBody] if bodiless else []), *ofStyles),
         ready=True,
         slices=count * wish.samples,
         size=int(prepared.card["size"]),
+        lacksBody=bodiless,
     )
 
 

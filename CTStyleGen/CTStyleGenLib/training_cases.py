@@ -18,7 +18,7 @@ from CTStyleGenCore.presets import Preset
 from CTStyleGenCore.volumes import in_hu, write_volume
 from slicer.i18n import tr as _
 
-from .conditioning import Conditioning, conditioningFromSegmentation, referenceOf, segmentTimes
+from .conditioning import Conditioning, conditioningFromSegmentation, lacksBody, referenceOf, segmentTimes
 from .geometry import imageInGrid
 from .outputs import ATTRIBUTE_PREFIX
 
@@ -181,7 +181,10 @@ class CaseChecks:
         """A sentence for each segment that can't be learned as drawn. Raises InputError when none can."""
         key = (case.name, anatomy, *_state(case.volumeNode), *_state(case.segmentationNode), _segmentsState(case))
         if key not in self._said:
-            self._said[key] = tuple(f"{case.name}: {problem}" for problem in _conditioning(case, anatomy).problems)
+            found = _conditioning(case, anatomy)
+            noBody = _("No segment is the body: it is found in the CT.")
+            problems = (*found.problems, *([noBody] if lacksBody(found.segments, anatomy) else []))
+            self._said[key] = tuple(f"{case.name}: {problem}" for problem in problems)
         return self._said[key]
 
 

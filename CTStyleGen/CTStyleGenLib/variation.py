@@ -22,15 +22,12 @@ from CTStyleGenCore.files import PrivateFolder
 from CTStyleGenCore.model_file import SUFFIX, read_card
 from CTStyleGenCore.volumes import read_image, same_grid, write_volume
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
-from .conditioning import Organs, conditioningFromSegmentation, referenceOf, segmentsInGrid
-from .geometry import gridSize
+from .conditioning import BINARY, Organs, conditioningFromSegmentation, referenceOf, segmentsInGrid
+from .geometry import gridSize, labelmapInGrid
 from .job_queue import QueuedJob
 from .jobs import Event, Job, JobError
 from .outputs import SYNTHETIC, Place
-
-_BINARY = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
 @dataclass(frozen=True)
@@ -127,13 +124,15 @@ class VariationJob(QueuedJob):
         name = _("{segmentation} varied {number} (synthetic)").format(segmentation=self._name, number=row["number"])
         node = slicer.vtkMRMLSegmentationNode()
         node.SetName(self._place.scene.GenerateUniqueName(name))
-        images = [self._labelmap(values) for values in np.moveaxis(layers, -1, 0)]
+        matrix = vtk.vtkMatrix4x4()
+        self._grid.GetIJKToRASMatrix(matrix)
+        images = [labelmapInGrid(values, matrix) for values in np.moveaxis(layers, -1, 0)]
         for member in self._members:
             segment = slicer.vtkSegment()
             segment.DeepCopyMetadata(member.segment)
             segment.SetLabelValue(member.value)
             segment.SetTag(SYNTHETIC, "1")  # goes with a segment into .seg.nrrd, as a node's attributes don't
-            segment.AddRepresentation(_BINARY, images[member.layer])
+            segment.AddRepresentation(BINARY, images[member.layer])
             node.GetSegmentation().AddSegment(segment, member.segmentId)
         provenance = {
             "Segmentation": self._name,
@@ -151,17 +150,6 @@ class VariationJob(QueuedJob):
         display.SetVisibility2DFill(False)
         display.SetVisibility3D(False)
         return node
-
-    def _labelmap(self, values: np.ndarray) -> "slicer.vtkOrientedImageData":
-        """The values [k, j, i] as segments take them, in the reference's grid."""
-        image = slicer.vtkOrientedImageData()
-        image.SetDimensions(values.shape[::-1])
-        image.AllocateScalars(vtk.VTK_UNSIGNED_SHORT, 1)
-        vtk_to_numpy(image.GetPointData().GetScalars())[:] = values.ravel()
-        matrix = vtk.vtkMatrix4x4()
-        self._grid.GetIJKToRASMatrix(matrix)
-        image.SetGeometryFromImageToWorldMatrix(matrix)
-        return image
 
 
 def _table(told: str | Path | Anatomy) -> Anatomy:

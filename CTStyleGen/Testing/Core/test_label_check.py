@@ -68,6 +68,20 @@ def test_a_body_is_not_found_in_another_ct_and_not_where_there_is_one(tmp_path: 
     assert not with_body(like(lungs, 2 * np.roll(values == 2, 40, 2)), thorax, case.ct)[1]
 
 
+def test_a_reference_gives_a_segmentation_its_body(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = without_body(write_case(tmp_path / "A", slices=2))
+    given = ("--segmentation", str(tmp_path / "A" / "labels.nrrd"), "--count", "1", "--amount", "0")
+    for name, reference in (("with", ("--reference", str(tmp_path / "A" / "ct.nrrd"))), ("without", ())):
+        assert main(["vary", *given, *reference, "--output", str(tmp_path / name)]) == 0
+    with_reference, without = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name / "labels-001.nrrd"))) for name in ("with", "without")
+    )
+    assert np.count_nonzero((with_reference > 0) != (whole > 0)) < 0.02 * np.count_nonzero(whole)
+    assert np.array_equal(without > 0, whole > 1)
+    told = capfd.readouterr().err
+    assert "it was found in the CT" in told and "what no organ covers counts as air" in told
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_what_is_left_out_inside_of_organs_is_body(thorax: Anatomy, axis: int) -> None:
     labels, left_out = np.zeros((3, 9, 9), np.uint8), np.zeros((3, 9, 9), bool)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import OBLIQUE, Refused
+from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.cases import read_case
-from CTStyleGenCore.labelling import label_chest
+from CTStyleGenCore.labelling import find_body, label_chest
 
 ORGANS = ("body", "lungs", "mediastinum", "bone", "spinal canal")
 
@@ -81,6 +82,26 @@ def test_what_is_no_chest_is_refused(thorax: Anatomy, refused: Refused) -> None:
     assert "No lungs" in refused(label_chest, ct * 0, thorax)
     assert "No lungs" in refused(label_chest, ct * 0 - 1000, thorax)
     assert "lctsc" in refused(label_chest, ct, load_anatomy("lctsc"))
+
+
+@pytest.mark.parametrize("case_id", ["A048383-2", "A056642-1", "TCGA-17-Z013", "TCGA-17-Z045", "TCGA-60-2695"])
+def test_real_bodies_are_found(shared: Path, thorax: Anatomy, case_id: str) -> None:
+    case = read_case(shared / "cases" / case_id, thorax)
+    found, truth = map(sitk.GetArrayFromImage, (find_body(case.ct), case.labels))
+    assert dice(found > 0, truth > 0, True) > 0.998
+
+
+def test_the_command_body(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ct, truth = draw_chest()
+    paths = [str(tmp_path / name) for name in ("ct.nrrd", "body.nii.gz", "air.nrrd", "none.nrrd")]
+    sitk.WriteImage(ct, paths[0])
+    assert main(["body", "--ct", paths[0], "--output", paths[1]]) == 0
+    body = sitk.ReadImage(paths[1])
+    assert body.GetPixelID() == sitk.sitkUInt8 and body.GetSize() == ct.GetSize()
+    assert dice(sitk.GetArrayFromImage(body), (truth > 0).astype(np.uint8), 1) > 0.99
+    sitk.WriteImage(ct * 0 - 1000, paths[2])
+    assert main(["body", "--ct", paths[2], "--output", paths[3]]) == 2
+    assert f"{paths[2]} shows nothing denser than air" in capfd.readouterr().err and not Path(paths[3]).exists()
 
 
 # With contrast in the heart, and without. (The stacks take 10 s each.)

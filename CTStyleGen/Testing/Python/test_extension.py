@@ -28,6 +28,7 @@ WITHOUT_TORCH = (
     "estimates",
     "expansion",
     "files",
+    "labelling",
     "model_file",
     "organ_report",
     "presets",

@@ -212,6 +212,20 @@ class OrganTableTest(PanelTestCase):
         self.assertEqual(self.cell("heart", STATE), "hidden")
         self.assertEqual(self.cell("lung", ORGAN).currentText, "lungs")
 
+    def test_a_body_that_is_missing_is_added_from_the_ct(self) -> None:
+        self.assertNotIn("No segment is the body", self.checked())
+        self.assertFalse(self.ui.addBodyButton.isVisibleTo(self.panel.widget))
+        segmentation = self.segmentation.GetSegmentation()
+        segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("body"))
+        self.assertIn("No segment is the body: what no organ covers counts as air.", self.checked())
+        self.assertTrue(self.ui.addBodyButton.isVisibleTo(self.panel.widget) and self.ui.addBodyButton.enabled)
+        self.ui.addBodyButton.click()
+        self.assertFalse(self.ui.addBodyButton.enabled)
+        passTimeUntil(lambda: segmentation.GetSegmentIdBySegmentName("body") != "")
+        self.assertNotIn("No segment is the body", self.checked())
+        self.assertEqual(self.cell("body", STATE), "overlaps")
+        self.assertFalse(self.ui.addBodyButton.isVisibleTo(self.panel.widget))
+
     def test_another_organ(self) -> None:
         self.checked()
         organ = self.cell("heart", ORGAN)
