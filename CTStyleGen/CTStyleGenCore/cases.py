@@ -28,6 +28,8 @@ __all__ = [
 
 _IGNORED = "ignore"  # nnU-Net's name for what nobody has labelled
 _MAX_LAYERS = 1000  # each with a table of its values
+_MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+_MASKS = "segmentations"  # the folder of TotalSegmentator's data set with one mask a class
 _CT_NAME = re.compile(r"ct\.(nrrd|nhdr|nii|nii\.gz|mha|mhd|dcm)", re.IGNORECASE)
 _LABELS_NAME = re.compile(r"(segmentation\.seg|labels)\.(nrrd|nii|nii\.gz|mha)", re.IGNORECASE)
 
@@ -69,7 +71,7 @@ class CaseFiles:
 
     case_id: str
     ct: Path  # a file, or a folder with one DICOM series
-    labels: Path
+    labels: Path  # a file, or a folder with one mask a segment
     named: tuple[_Segment, ...] | None = None  # the labels that an nnU-Net dataset.json names
 
     def read(self, anatomy: Anatomy) -> Case:
@@ -106,6 +108,8 @@ class CaseFiles:
         return _onto(self.labels, source, reference), table
 
     def _segmentation(self, anatomy: Anatomy) -> tuple[sitk.Image, Sequence[_Segment]]:
+        if self.labels.is_dir():
+            return _read_masks(self.labels, anatomy)
         image = read_image(self.labels)
         if self.named is not None:
             _check_values(self.labels, _one_layer(self.labels, image), self.named)
@@ -138,7 +142,9 @@ def read_cases(folder: str | Path, anatomy: Anatomy) -> list[Case]:
 
 
 def read_case(folder: str | Path, anatomy: Anatomy) -> Case:
-    """The case in a folder: ct.nrrd (or .nii.gz, .mha, ...) or DICOM files, and segmentation.seg.nrrd or labels.nrrd.
+    """The case in a folder: a CT, ct.nrrd (or .nii.gz, .mha, ...) or DICOM files, and its segmentation.
+
+    That is segmentation.seg.nrrd, labels.nrrd, or a folder "segmentations" with one mask a segment.
 
     InputError: no CT or no segmentation, or more than one; and what `read_ct` and `read_labels` raise.
     """
@@ -151,8 +157,12 @@ def _find_case(folder: Path) -> CaseFiles:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     cts = [path for path in files if _CT_NAME.fullmatch(path.name)]
     labels = [path for path in files if _LABELS_NAME.fullmatch(path.name)]
+    labels += [folder / _MASKS] if (folder / _MASKS).is_dir() else []
     if len(labels) != 1:
-        raise InputError(f"{folder} needs one segmentation.seg.nrrd or labels.nrrd (or .nii.gz) but has {len(labels)}.")
+        raise InputError(
+            f"{folder} needs one segmentation.seg.nrrd or labels.nrrd (or .nii.gz), or a folder '{_MASKS}' with one "
+            f"mask a segment, but has {len(labels)} of these."
+        )
     if len(cts) > 1:
         raise InputError(f"{folder} has more than one CT ({', '.join(ct.name for ct in cts)}): keep one.")
     if not cts and len(files) == 1:
@@ -261,6 +271,33 @@ def _onto(path: Path, labels: sitk.Image, reference: sitk.Image | None) -> sitk.
 
 def _any_labelled(labels: sitk.Image) -> bool:
     return bool(sitk.GetArrayViewFromImage(labels).any())
+
+
+def _read_masks(folder: Path, anatomy: Anatomy) -> tuple[sitk.Image, list[_Segment]]:
+    """Masks, a file each and named as their segments, as one label map: later organs are painted over earlier ones."""
+    organs = {
+        path: anatomy.place(_stem(path)) for path in sorted(folder.iterdir()) if suffix_of(path) in _MASK_SUFFIXES
+    }
+    paths = sorted(organs, key=lambda path: organ.label if (organ := organs[path]) else 0)
+    if not paths:
+        raise InputError(f"{folder} has no masks: it needs one .nii.gz (or .nrrd) a segment, named as the segment.")
+    first = read_image(paths[0])
+    painted = np.zeros(first.GetSize()[::-1], np.uint16)
+    for value, path in enumerate(paths, 1):
+        image = read_image(path)
+        if not same_grid(image, first):
+            raise InputError(f"{path} lies in another voxel grid than {paths[0].name}: masks of one case share one.")
+        (mask,) = _one_layer(path, image)
+        if mask.max() > 1:
+            raise InputError(f"{path} is no mask: it has values up to {mask.max()}, not 0 and 1.")
+        painted[mask > 0] = value
+    labels = sitk.GetImageFromArray(painted)
+    labels.CopyInformation(first)
+    return labels, [_Segment(_stem(path), value) for value, path in enumerate(paths, 1)]
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(suffix_of(path))]
 
 
 def _slicer_segments(path: Path, image: sitk.Image) -> list[_Segment]:

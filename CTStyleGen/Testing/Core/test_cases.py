@@ -335,6 +335,44 @@ def make_nnunet(folder: Path, told: dict, ending: str = ".nii.gz") -> np.ndarray
     return values
 
 
+def write_masks(folder: Path, masks: dict[str, np.ndarray]) -> Path:
+    """A case as TotalSegmentator's data set has it: ct.nii.gz, and a file a class."""
+    (folder / "segmentations").mkdir(parents=True)
+    sitk.WriteImage(image(noise((5, 9, 8))), str(folder / "ct.nii.gz"))
+    for name, mask in masks.items():
+        sitk.WriteImage(image(mask.T.astype(np.uint8)), str(folder / "segmentations" / name))
+    return folder
+
+
+def test_one_mask_a_segment(thorax: Anatomy, tmp_path: Path) -> None:
+    body, heart, rib = box(slice(0, 8)), box(slice(2, 6)), box(slice(5, 7))
+    names = ("rib_left_4.nii.gz", "body.nii.gz", "heart.nii.gz", "Tumor.nrrd")
+    masks = dict(zip(names, (rib, body, heart, box(slice(7, 8))), strict=True))
+    write_masks(tmp_path / "s0001", masks)
+    (case,) = read_cases(tmp_path, thorax)
+    assert sitk.GetArrayFromImage(case.labels)[0, 0].tolist() == [1, 1, 3, 3, 3, 4, 4, 1]
+    assert {report.segment: report.organ for report in case.segments} == {
+        **{"Tumor": None, "body": "body", "heart": "mediastinum"},
+        "rib_left_4": "bone",
+    }
+    (files,) = find_cases(tmp_path)
+    _, table = files.read_source(thorax, case.ct)
+    assert [row.name for row in table] == ["body", "heart", "rib_left_4"]
+
+
+def test_masks_that_are_none(thorax: Anatomy, tmp_path: Path, refused: Refused) -> None:
+    folder = write_masks(tmp_path / "A", {"body.nii.gz": 2 * box(slice(0, 8))})
+    assert "is no mask: it has values up to 2" in refused(read_case, folder, thorax)
+    folder = write_masks(tmp_path / "B", {"body.nii.gz": box(slice(0, 8)), "heart.nii.gz": box(slice(2, 6))})
+    other = image(box(slice(2, 6)).T.astype(np.uint8), spacing=(1, 1, 1))
+    sitk.WriteImage(other, str(folder / "segmentations" / "heart.nii.gz"))
+    assert "heart.nii.gz lies in another voxel grid than body.nii.gz" in refused(read_case, folder, thorax)
+    folder = write_masks(tmp_path / "C", {})
+    assert "has no masks" in refused(read_case, folder, thorax)
+    sitk.WriteImage(image(np.ones((5, 9, 8), np.uint8)), str(folder / "labels.nrrd"))
+    assert "has 2 of these" in refused(read_case, folder, thorax)
+
+
 @pytest.mark.parametrize(
     ("told", "ending"),
     [
