@@ -165,15 +165,13 @@ def _synthesize(options: argparse.Namespace, report: Report) -> None:
 
 
 def _body(options: argparse.Namespace, report: Report) -> None:
-    import SimpleITK as sitk
-
     from .labelling import find_body
     from .volumes import read_ct, require_writable, write_volume
 
     require_writable(options.output)
     body = find_body(read_ct(options.ct))
-    if not sitk.GetArrayViewFromImage(body).any():
-        raise InputError(f"{options.ct} shows nothing denser than air, so no body: give a CT in HU.")
+    if body is None:
+        raise InputError(f"{options.ct} shows nothing denser than air, or nothing else: give a CT in HU.")
     write_volume(body, options.output)
     report({"event": "done", "outputs": [str(options.output)], "message": f"Wrote {options.output}."})
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +72,17 @@ class CaseFiles:
     case_id: str
     ct: Path  # a file, or a folder with one DICOM series
     labels: Path  # a file, or a folder with one mask a segment
-    named: tuple[_Segment, ...] | None = None  # the labels that an nnU-Net dataset.json names
+    named: tuple[_Segment, ...] | None = None  # the labels that an nnU-Net dataset.json names, or those of masks
 
-    def read(self, anatomy: Anatomy) -> Case:
-        """The case; where no segment is the body, that is found in the CT.
+    def read(self, anatomy: Anatomy, find_body: bool = True) -> Case:
+        """The case; where the body isn't labelled, it is found in the CT, unless that is not to be.
 
         InputError: what `read_ct` and `read_labels` raise, and values that a dataset.json doesn't name.
         """
         ct = read_ct(self.ct)
         image, segments = self._segmentation(anatomy)
         labels, reports = _paint(self.labels, image, segments, anatomy, ct)
-        labels, body_found = with_body(labels, anatomy, ct)
+        labels, body_found = with_body(labels, anatomy, ct if find_body else None)
         return Case(self.case_id, ct, labels, reports, body_found)
 
     def read_source(self, anatomy: Anatomy, reference: sitk.Image) -> tuple[sitk.Image, tuple[SourceLabel, ...]]:
@@ -109,7 +109,7 @@ class CaseFiles:
 
     def _segmentation(self, anatomy: Anatomy) -> tuple[sitk.Image, Sequence[_Segment]]:
         if self.labels.is_dir():
-            return _read_masks(self.labels, anatomy)
+            return _read_masks(self.labels, self.named or (), anatomy)
         image = read_image(self.labels)
         if self.named is not None:
             _check_values(self.labels, _one_layer(self.labels, image), self.named)
@@ -133,7 +133,7 @@ def find_cases(folder: str | Path) -> list[CaseFiles]:
     cases = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if not cases:
         raise InputError(f"{folder} holds no cases: it needs one folder a case, or an nnU-Net dataset.json.")
-    return [_find_case(case) for case in cases]
+    return _alike([_find_case(case) for case in cases])
 
 
 def read_cases(folder: str | Path, anatomy: Anatomy) -> list[Case]:
@@ -165,9 +165,28 @@ def _find_case(folder: Path) -> CaseFiles:
         )
     if len(cts) > 1:
         raise InputError(f"{folder} has more than one CT ({', '.join(ct.name for ct in cts)}): keep one.")
-    if not cts and len(files) == 1:
+    if not cts and files in ([], labels):
         raise InputError(f"{folder} has no CT: put ct.nrrd (or .nii.gz) or a DICOM series beside {labels[0].name}.")
-    return CaseFiles(folder.name, cts[0] if cts else folder, labels[0])
+    files_of = CaseFiles(folder.name, cts[0] if cts else folder, labels[0])
+    return _alike([files_of])[0] if labels[0].is_dir() else files_of
+
+
+def _alike(cases: Sequence[CaseFiles]) -> list[CaseFiles]:
+    """The cases, with masks that are named alike of the same value in all of them."""
+    masks = {case.case_id: _masks(case.labels) for case in cases if case.labels.is_dir()}
+    names = sorted({name for named in masks.values() for name in named})
+    values = {name: value for value, name in enumerate(names, 1)}
+    return [
+        replace(case, named=tuple(_Segment(name, values[name]) for name in masks[case.case_id]))
+        if case.case_id in masks
+        else case
+        for case in cases
+    ]
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    """The files of masks, by their segment's name."""
+    return {_stem(path): path for path in sorted(folder.iterdir()) if suffix_of(path) in _MASK_SUFFIXES}
 
 
 def read_labels(
@@ -273,27 +292,30 @@ def _any_labelled(labels: sitk.Image) -> bool:
     return bool(sitk.GetArrayViewFromImage(labels).any())
 
 
-def _read_masks(folder: Path, anatomy: Anatomy) -> tuple[sitk.Image, list[_Segment]]:
-    """Masks, a file each and named as their segments, as one label map: later organs are painted over earlier ones."""
-    organs = {
-        path: anatomy.place(_stem(path)) for path in sorted(folder.iterdir()) if suffix_of(path) in _MASK_SUFFIXES
-    }
-    paths = sorted(organs, key=lambda path: organ.label if (organ := organs[path]) else 0)
-    if not paths:
+def _read_masks(folder: Path, segments: Sequence[_Segment], anatomy: Anatomy) -> tuple[sitk.Image, Sequence[_Segment]]:
+    """Masks, a file each, as one label map of the segments' values: later organs are painted over earlier ones."""
+
+    def place(segment: _Segment) -> int:
+        organ = anatomy.place(segment.name)
+        return organ.label if organ else 0
+
+    if not segments:
         raise InputError(f"{folder} has no masks: it needs one .nii.gz (or .nrrd) a segment, named as the segment.")
-    first = read_image(paths[0])
-    painted = np.zeros(first.GetSize()[::-1], np.uint16)
-    for value, path in enumerate(paths, 1):
+    paths, first, painted = _masks(folder), None, np.zeros(0, np.uint16)
+    for segment in sorted(segments, key=place):
+        path = paths[segment.name]
         image = read_image(path)
-        if not same_grid(image, first):
-            raise InputError(f"{path} lies in another voxel grid than {paths[0].name}: masks of one case share one.")
+        if first is None:
+            first, painted = image, np.zeros(image.GetSize()[::-1], np.uint16)
+        elif not same_grid(image, first):
+            raise InputError(f"{path} lies in another voxel grid than other masks of its case: they must share one.")
         (mask,) = _one_layer(path, image)
         if mask.max() > 1:
             raise InputError(f"{path} is no mask: it has values up to {mask.max()}, not 0 and 1.")
-        painted[mask > 0] = value
+        painted[mask > 0] = segment.value
     labels = sitk.GetImageFromArray(painted)
     labels.CopyInformation(first)
-    return labels, [_Segment(_stem(path), value) for value, path in enumerate(paths, 1)]
+    return labels, segments
 
 
 def _stem(path: Path) -> str:

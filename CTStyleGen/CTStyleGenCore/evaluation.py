@@ -22,7 +22,7 @@ from .cases import CaseFiles, find_cases
 from .errors import InputError, Stopped
 from .files import require_file_place, written_beside
 from .label_check import Lacks
-from .model_scores import METRICS, Made, Score, scored, slices_of_looks
+from .model_scores import METRICS, Made, Score, scored
 from .perceptual import FeatureWeights
 from .pictures import Picture, RealCase, Style
 from .reporting import Report
@@ -164,10 +164,11 @@ def _left_out(options: EvaluationOptions, trained: Sequence[Style]) -> list[str]
         lines.append("The kernel distance (KID): no VGG weights were given (--feature-weights).")
     if not options.segmenter_steps:
         lines.append("Label consistency: no U-Net was trained (--segmenter-steps 0).")
-    if trained and len(slices_of_looks(trained)) < 2:
-        lines.append(
-            f"The Fréchet and kernel distances in the trained style: {trained[0].name} has one slice, which is no set."
-        )
+    lines += [
+        f"The Fréchet and kernel distances in the trained style {style.name}: it has one slice, which is no set."
+        for style in trained
+        if len(style.pictures) < 2
+    ]
     return lines
 
 

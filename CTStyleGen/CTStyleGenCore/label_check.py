@@ -30,9 +30,10 @@ def lacking(segments: Iterable[SegmentReport], anatomy: Anatomy, body_found: boo
             "belongs to an organ."
         )
     body = anatomy.place("body")
-    if body and all(one.organ != body.name for one in there):
-        instead = "it was found in the CT by its HU" if body_found else "what no organ covers counts as air"
-        yield f"nothing is labelled {body.name}, so that {instead}: add a segment of the body."
+    if body and body_found:
+        yield f"the {body.name} isn't labelled, so that it was found in the CT by its HU: look at what is made of it."
+    elif body and all(one.organ != body.name for one in there):
+        yield f"nothing is labelled {body.name}, so that what no organ covers counts as air: add a segment of the body."
 
 
 class Lacks:

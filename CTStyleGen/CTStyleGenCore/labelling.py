@@ -20,6 +20,9 @@ from .volumes import axial, from_axial
 Mask = np.ndarray  # bool, (k, j, i) of a volume or (j, i) of a slice; j runs to the back, i to the patient's left
 Plane = tuple[float, float]  # mm between columns, mm between rows
 _SKIN_HU, _LUNG_HU, _BONE_HU = -300, -350, 160  # skin from air, lung from soft tissue, bone from soft tissue
+_BARE = 0.25  # of what is dense, without a label: more is a body that nobody labelled; less are tables and arms
+_SOME_SLICES, _SOME_PIXELS = 40, 4  # slices, and of these every so many-th row and column, tell
+_ALL = 0.98
 _ITS_OWN = 0.9  # of a segmentation's voxels lie in the body of the CT that it was drawn on, or more
 _LIMB = 0.3  # of the largest part: legs are body, too
 _NOISE_MM = 1.0  # sigma of the smoothing that a sharp kernel needs
@@ -45,24 +48,48 @@ def label_chest(ct: sitk.Image, anatomy: Anatomy) -> sitk.Image:
     return from_axial(painted, ct)
 
 
-def find_body(ct: sitk.Image) -> sitk.Image:
-    """The body in a CT (int16 HU, 3-D, of any orientation) with all within it: uint8 in the CT's geometry, 1 or 0."""
-    return from_axial(_body(*_smooth(ct)).astype(np.uint8), ct)
+def find_body(ct: sitk.Image) -> sitk.Image | None:
+    """The body in a CT (int16 HU, 3-D, of any orientation) with all within it: uint8 in the CT's geometry, 1 or 0.
+
+    None where there is nothing denser than air, or nothing else.
+    """
+    found = _body(*_smooth(ct))
+    return from_axial(found.astype(np.uint8), ct) if _can_be_body(found) else None
+
+
+def lacks_body(hu: np.ndarray, labels: np.ndarray, axis: int, anatomy: Anatomy) -> bool:
+    """Whether the body that a CT shows is missing in its organ labels, though a liver may have been taken for body.
+
+    hu, labels: of one shape, with axial slices along ``axis``. Told by what is denser than air in slices with labels:
+    more than a quarter of it has none. Where there is no air to tell by, it is missing if no voxel is body.
+    """
+    body = anatomy.place("body")
+    if body is None:
+        return False
+    slices = np.flatnonzero(labels.any(tuple({0, 1, 2} - {axis})))
+    some = slices[:: 1 + len(slices) // _SOME_SLICES]
+    hu, seen = (np.moveaxis(values, axis, 0)[some, ::_SOME_PIXELS, ::_SOME_PIXELS] for values in (hu, labels))
+    dense = hu > _SKIN_HU
+    bare = np.count_nonzero(dense & (seen == 0)) > _BARE * np.count_nonzero(dense)
+    return (bare and not dense.all()) or not np.any(labels == body.label)
 
 
 def with_body(labels: sitk.Image, anatomy: Anatomy, ct: sitk.Image | None) -> tuple[sitk.Image, bool]:
     """Organ labels with the body of the CT (int16 HU in their grid) beneath them, and whether it was found there.
 
-    The labels as they are, where they have a body, the table has none, or the CT can't be theirs: in slices where no
-    more than nine tenths of what is labelled lie in its body.
+    Only slices with labels get one. The labels as they are, where they lack no body, the CT shows none, or can't be
+    theirs: where no more than nine tenths of what is labelled lie in its body.
     """
     body, labelled = anatomy.place("body"), axial(labels)
-    if body is None or ct is None or np.any(labelled == body.label):
+    if body is None or ct is None or not lacks_body(axial(ct), labelled, 0, anatomy):
         return labels, False
-    found = _body(*_smooth(ct))
-    if np.count_nonzero(found & (labelled > 0)) <= _ITS_OWN * np.count_nonzero(labelled):
+    slices = labelled.any((1, 2))
+    hu, spacing = _smooth(ct)
+    found, own = _body(hu[slices], spacing), labelled[slices]
+    if not _can_be_body(found) or np.count_nonzero(found & (own > 0)) <= _ITS_OWN * np.count_nonzero(own):
         return labels, False
-    return from_axial(np.where(found & (labelled == 0), np.uint8(body.label), labelled), labels), True
+    labelled[slices] = np.where(found & (own == 0), np.uint8(body.label), own)
+    return from_axial(labelled, labels), True
 
 
 def fill_left_out(labels: np.ndarray, left_out: np.ndarray, axis: int, anatomy: Anatomy) -> None:
@@ -74,8 +101,14 @@ def fill_left_out(labels: np.ndarray, left_out: np.ndarray, axis: int, anatomy: 
     if (body := anatomy.place("body")) is None:
         return
     for slice_, hidden in zip(np.moveaxis(labels, axis, 0), np.moveaxis(left_out, axis, 0), strict=True):
-        if hidden.any():
-            slice_[_fill(slice_ > 0) & (slice_ == 0) & hidden] = body.label
+        gap = hidden & (slice_ == 0)
+        if gap.any():
+            slice_[_fill(slice_ > 0) & gap] = body.label
+
+
+def _can_be_body(found: Mask) -> bool:
+    """All of an image is none: its HU may be too high, or padded by tissue."""
+    return bool(found.any()) and found.mean() < _ALL
 
 
 def _smooth(ct: sitk.Image) -> tuple[np.ndarray, tuple[float, float, float]]:

@@ -269,15 +269,19 @@ def _of_sets(made: Sequence[Made], rulers: Rulers) -> Iterator[Score]:
             mine, real, train, every = (
                 np.array([look.radiomics for look in looks(of, organ)]) for of in (pictures, aim, others, rulers.train)
             )
-            if min(map(len, (mine, real, train))) > 1:
-                scale = every.std(axis=0, ddof=1)
-                values = [scores.frechet_distance(of, real, scale) for of in (mine, train)]
-                yield Score(styles, "frechet", organ.name, *values)
-        sets = (pictures, aim, others)
-        if (kernel := rulers.kernel) and min(map(len, sets)) > 1:
-            ours, wanted, known = (kernel.features([picture.body for picture in of]) for of in sets)
-            ours, wanted, known = (of / known.square().mean().sqrt() for of in (ours, wanted, known))
-            yield Score(styles, "kid", WHOLE, kernel.between(ours, wanted), kernel.between(known, wanted))
+            if min(map(len, (mine, real, every))) > 1:
+                deviation = every.std(axis=0, ddof=1)
+                distance = scores.frechet_distance(mine, real, deviation)
+                others_distance = scores.frechet_distance(train, real, deviation) if len(train) > 1 else None
+                yield Score(styles, "frechet", organ.name, distance, others_distance)
+        if (kernel := rulers.kernel) and min(map(len, (pictures, aim, rulers.train))) > 1:
+            ours, wanted, learned = (
+                kernel.features([picture.body for picture in of]) for of in (pictures, aim, rulers.train)
+            )
+            scale, beside = learned.square().mean().sqrt(), None
+            if len(others) > 1:
+                beside = kernel.between(kernel.features([picture.body for picture in others]) / scale, wanted / scale)
+            yield Score(styles, "kid", WHOLE, kernel.between(ours / scale, wanted / scale), beside)
         nearest, unseen = rulers.nearest(pictures), rulers.unseen_nearest
         yield Score(styles, "memorisation", WHOLE, nearest.median().item() / max(unseen.median().item(), 1e-6), 1.0)
         yield Score(styles, "copies", WHOLE, near_copies(nearest), near_copies(unseen))

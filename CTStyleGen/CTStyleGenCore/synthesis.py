@@ -112,7 +112,7 @@ class Model:
         """The codes [organs, CODE_SIZE] of a case of the bank, or of a case folder."""
         if case in self._bank:
             return self._bank[case]
-        files = sorted((str(file), file.stat().st_mtime_ns) for file in Path(case).iterdir())
+        files = sorted((str(file), file.stat().st_mtime_ns) for file in Path(case).rglob("*"))
         return self._measured(case, tuple(files))
 
     def _measure(self, folder: str, files: tuple[tuple[str, int], ...]) -> Tensor:

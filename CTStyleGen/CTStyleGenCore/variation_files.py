@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 
 from . import __version__
@@ -73,7 +74,10 @@ def vary(options: VaryOptions, report: Report, stopping: Callable[[], bool]) -> 
     labels, segments = read_labels(options.segmentation, anatomy, reference)
     labels, body_found = with_body(labels, anatomy, reference)
     along = _read_along(options.along, labels) if options.along else None
-    others = [case.read(anatomy).labels for case in find_cases(options.cases)] if options.cases else []
+    body = anatomy.place("body")  # with one, others are compared with it, without one without
+    has_body = body is not None and bool(np.any(sitk.GetArrayViewFromImage(labels) == body.label))
+    found = find_cases(options.cases) if options.cases else []
+    others = [case.read(anatomy, find_body=has_body).labels for case in found]
     variations = Variations(labels, anatomy, others, widen=options.widen)
     report({"event": "started", "segments": [vars(segment) for segment in segments]})
     for what in lacking(segments, anatomy, body_found):

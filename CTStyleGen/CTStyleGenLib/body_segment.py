@@ -19,9 +19,11 @@ from .conditioning import BINARY, referenceOf, segmentationToVoxels
 from .geometry import imageInGrid, labelmapInGrid, requireGrid
 from .job_queue import QueuedJob
 from .jobs import Event, Job, JobError
+from .outputs import SYNTHETIC
 
 NAME = "body"  # an organ's in every table that has one, so it isn't translated
 _COLOR = (0.69, 0.48, 0.40)  # Slicer's of "Tissue" is green
+_SURFACE = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
 _OPACITY = 0.2  # beneath all other segments
 
 
@@ -42,6 +44,12 @@ class BodyJob(QueuedJob):
             raise InputError(_("There is no segmentation: choose the one that needs a body."))
         reference: Any = referenceVolumeNode or referenceOf(segmentationNode)
         requireGrid(reference)
+        if reference.GetAttribute(SYNTHETIC):
+            raise InputError(
+                _("'{name}' is synthetic, and shows the body that it was given: choose the CT itself.").format(
+                    name=reference.GetName()
+                )
+            )
         _requireLabelmaps(segmentationNode)
         self._segmentation, self._scene = segmentationNode, segmentationNode.GetScene()
         self._toSegmentation = _voxelsToSegmentation(segmentationNode, reference)
@@ -74,9 +82,12 @@ class BodyJob(QueuedJob):
         segment.SetColor(_COLOR)
         segment.AddRepresentation(BINARY, labelmapInGrid(mask, self._toSegmentation))
         segmentation = self._segmentation.GetSegmentation()
+        if segmentation.ContainsRepresentation(_SURFACE):  # else a surface would be made now, for seconds, to be hidden
+            segment.AddRepresentation(_SURFACE, vtk.vtkPolyData())
         first = next(iter(segmentation.GetSegmentIDs()), "")
         segmentId = segmentation.GenerateUniqueSegmentID(NAME)
-        segmentation.AddSegment(segment, segmentId, first)
+        if not segmentation.AddSegment(segment, segmentId, first):
+            raise JobError(_("Slicer didn't take the segment of the body."))
         if display := self._segmentation.GetDisplayNode():
             display.SetSegmentOpacity2DFill(segmentId, _OPACITY)
             display.SetSegmentVisibility3D(segmentId, False)  # all else would be hidden in it

@@ -14,7 +14,7 @@ import slicer
 import vtk
 from CTStyleGenCore.anatomy import Anatomy, Organ, SegmentReport
 from CTStyleGenCore.errors import InputError
-from CTStyleGenCore.labelling import fill_left_out
+from CTStyleGenCore.labelling import fill_left_out, lacks_body
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -141,10 +141,12 @@ def segmentTimes(segmentation: "slicer.vtkSegmentation") -> tuple[int, ...]:
     return tuple(0 if each is None else each.GetMTime() for each in (*segments, *labelmaps))
 
 
-def lacksBody(segments: Sequence[SegmentReport], anatomy: Anatomy) -> bool:
-    """Whether no segment is the body, and the organ table has one."""
-    body = anatomy.place("body")
-    return body is not None and all(segment.organ != body.name or not segment.voxels for segment in segments)
+def lacksBody(labels: np.ndarray, referenceVolumeNode: "slicer.vtkMRMLScalarVolumeNode", anatomy: Anatomy) -> bool:
+    """Whether the body that the reference CT shows is missing in the organ labels [k, j, i] in its grid."""
+    hu = slicer.util.arrayFromVolume(referenceVolumeNode)
+    if hu.shape != labels.shape:  # in color
+        hu = np.zeros(labels.shape, np.int8)
+    return lacks_body(hu, labels, 2 - axialAxis(ijkToRAS(referenceVolumeNode)), anatomy)
 
 
 def referenceOf(segmentationNode: "slicer.vtkMRMLSegmentationNode | None") -> "slicer.vtkMRMLScalarVolumeNode | None":

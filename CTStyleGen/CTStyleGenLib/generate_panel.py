@@ -214,6 +214,8 @@ class GeneratePanel(Panel):
                 missing = _("There is no segmentation: load one with its CT, or the chest of the module Sample Data.")
             elif card is None:
                 missing = _("Choose a model: train or import one in the other tabs, or open a file.")
+            elif self._bodyIsComing():
+                missing = _("The body is being added: wait for it.")
             elif chosen.device is Device.CUDA and self._devices.known and not self._devices.best("cuda"):
                 missing = _("No graphics card of this computer can be used: choose another device.")
             elif chosen.slices is SliceChoice.CURRENT and not self._slices():
@@ -229,7 +231,6 @@ class GeneratePanel(Panel):
             missing = str(error)
         self._organTable.show(chosen.segmentation, card, reports, self._styles(card), self._styleCT(card))
         self.ui.addBodyButton.visible = lacksBody
-        self.ui.addBodyButton.enabled = not any(isinstance(job, BodyJob) for job in self._runs.jobs)
         self.ui.styleSelector.enabled = card is not None and has_style_bank(dict(card))
         self.ui.preflightLabel.text = missing or self._preflight(result)
         self.ui.generateButton.enabled = not missing
@@ -404,8 +405,11 @@ class GeneratePanel(Panel):
             self._runs.add(self.logic.synthesize(**self._asked(), wait=False), self._ender(reference))
         self.check()
 
+    def _bodyIsComing(self) -> bool:
+        return any(isinstance(job, BodyJob) for job in self._runs.jobs)
+
     def _onAddBody(self) -> None:
-        """Adds a job to the queue; the check after its end hides the button."""
+        """Adds a job to the queue; until its end there is nothing else to do."""
         with slicer.util.tryWithErrorDisplay(_("No body was added."), waitCursor=True):
             job = self.logic.addBody(self.parameters.segmentation, self.reference, wait=False)
             self._runs.add(job, self._onBody)

@@ -23,7 +23,7 @@ from .conditioning import labelsOfSlice, referenceOf, segmentTimes
 from .geometry import requireGrid, sliceInView
 from .jobs import Event
 from .outputs import Place
-from .style_cases import styleMix
+from .style_cases import styleMix, stylesInFolder
 from .synthesis import Wish, exportedStyles, provenanceOf
 from .worker import Worker
 
@@ -62,7 +62,7 @@ class Live(slicer.util.VTKObservationMixin):
         self.onStatus: Callable[[str], None] = lambda sentence: None
         self.onEnd: Callable[[str], None] = lambda sentence: None  # told when it ends by itself, and why
         self._wish: Wish | None = None
-        self._look: tuple[object, ...] | None = None  # what the exported styles were made for
+        self._cases: tuple[object, ...] | None = None  # what was exported for styles
         self._touchedAt = 0.0  # 0: not since the slice was renewed
         whole = Place(self._segmentation, self._reference)
         self._folder = PrivateFolder()
@@ -90,11 +90,12 @@ class Live(slicer.util.VTKObservationMixin):
         card = read_card(wish.model)
         styleMix(card, wish.styles or (), wish.styleCases or {})
         segmentations = [segmentation.GetSegmentation() for _volume, segmentation in (wish.styleCases or {}).values()]
-        look = card["anatomy"], wish.styles, wish.styleCases, *map(segmentTimes, segmentations)
-        if look != self._look:  # what is exported follows from it, and a whole CT takes seconds
+        cases = card["anatomy"], wish.styleCases, *map(segmentTimes, segmentations)
+        if cases != self._cases:  # what is exported follows from it, and a whole CT takes seconds
             folder = Path(tempfile.mkdtemp(prefix=_STYLES, dir=self._folder.name))
-            self._styles = exportedStyles(wish, folder, card)
-            self._look, self._styleFolder = look, folder
+            exportedStyles(wish, folder, card)
+            self._cases, self._styleFolder = cases, folder
+        self._styles = stylesInFolder(wish.styles or (), wish.styleCases or {}, self._styleFolder)
         self._wish, self._card, self._anatomy = wish, card, Anatomy.from_json(card["anatomy"])
         self._provenance = provenanceOf(self._segmentation, card, wish)
         self._made: dict[int, np.ndarray] = {}  # by slice: the labels that it was made of

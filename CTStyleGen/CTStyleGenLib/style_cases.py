@@ -40,6 +40,11 @@ def exportStyles(styles: Sequence[str], cases: StyleCases, folder: Path, anatomy
     Raises InputError where a CT has no HU, or no segment is of use.
     """
     exportCases([TrainingCase(name, *pair) for name, pair in cases.items()], folder, anatomy, compress=False)
+    return stylesInFolder(styles, cases, folder)
+
+
+def stylesInFolder(styles: Sequence[str], cases: StyleCases, folder: Path) -> list[str]:
+    """The styles with the folders that `exportStyles` has written in place of the scene's cases."""
     return [_inFolder(style, cases, folder) for style in styles]
 
 

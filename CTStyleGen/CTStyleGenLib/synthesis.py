@@ -75,8 +75,8 @@ def check(
         ofStyles = tuple(missingOrgans(wish.styleCases or {}, organs, anatomy))
     except InputError as error:
         return CheckResult((), (str(error),), ready=False)
-    bodiless = lacksBody(conditioning.segments, anatomy)
-    noBody = _("No segment is the body: what no organ covers counts as air. Add a segment of the body.")
+    bodiless = lacksBody(conditioning.labels, reference, anatomy)
+    noBody = _("No segment is the whole body: what no organ covers counts as air. Add a segment of the body.")
     count = len(prepared.slices) if prepared.slices else sliceCount(reference)
     return CheckResult(
         conditioning.segments,

@@ -23,11 +23,13 @@ from CTStyleGenCore.model_file import SUFFIX, read_card
 from CTStyleGenCore.volumes import read_image, same_grid, write_volume
 from slicer.i18n import tr as _
 
-from .conditioning import BINARY, Organs, conditioningFromSegmentation, referenceOf, segmentsInGrid
+from .conditioning import BINARY, Organs, conditioningFromSegmentation, lacksBody, referenceOf, segmentsInGrid
 from .geometry import gridSize, labelmapInGrid
 from .job_queue import QueuedJob
 from .jobs import Event, Job, JobError
 from .outputs import SYNTHETIC, Place
+
+_AIR_HU = -500
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class VariationJob(QueuedJob):
         self._options, self._name = options, segmentationNode.GetName()
         self._place = Place(segmentationNode, reference)
         self._labels = self._place.image(labels)
+        voxels = slicer.util.arrayFromVolume(reference)
+        showsBody = voxels.shape == labels.shape and voxels.min() < _AIR_HU  # else it is no CT
+        needsBody = showsBody and lacksBody(labels, reference, self._anatomy)
+        self._ct = self._place.image(voxels.copy()) if needsBody else None  # which the child finds the body in
         self._members, self._layers = _layered(segmentationNode, reference)
         self._reference, self._grid = reference, slicer.vtkMRMLScalarVolumeNode()  # it may be gone when the job ends
         self._grid.CopyOrientation(reference)
@@ -86,6 +92,9 @@ class VariationJob(QueuedJob):
         write_volume(self._labels, folder / "labels.nrrd", compress=False)
         write_volume(segments, folder / "segments.nrrd", compress=False)
         arguments = ["vary", "--segmentation", str(folder / "labels.nrrd"), "--along", str(folder / "segments.nrrd")]
+        if self._ct is not None:
+            write_volume(self._ct, folder / "ct.nrrd", compress=False)
+            arguments += ["--reference", str(folder / "ct.nrrd")]
         arguments += ["--output", str(folder / "new")]
         arguments += ["--count", str(options.count), "--amount", str(options.amount), "--seed", str(options.seed)]
         arguments += ["--way", options.way, "--widen", str(options.widen)]

@@ -366,11 +366,23 @@ def test_masks_that_are_none(thorax: Anatomy, tmp_path: Path, refused: Refused) 
     folder = write_masks(tmp_path / "B", {"body.nii.gz": box(slice(0, 8)), "heart.nii.gz": box(slice(2, 6))})
     other = image(box(slice(2, 6)).T.astype(np.uint8), spacing=(1, 1, 1))
     sitk.WriteImage(other, str(folder / "segmentations" / "heart.nii.gz"))
-    assert "heart.nii.gz lies in another voxel grid than body.nii.gz" in refused(read_case, folder, thorax)
+    assert "heart.nii.gz lies in another voxel grid than other masks" in refused(read_case, folder, thorax)
     folder = write_masks(tmp_path / "C", {})
     assert "has no masks" in refused(read_case, folder, thorax)
     sitk.WriteImage(image(np.ones((5, 9, 8), np.uint8)), str(folder / "labels.nrrd"))
     assert "has 2 of these" in refused(read_case, folder, thorax)
+    (folder / "labels.nrrd").unlink()
+    (folder / "ct.nii.gz").unlink()
+    assert "has no CT" in refused(read_case, folder, thorax)
+
+
+def test_masks_have_one_value_a_name_in_all_cases(thorax: Anatomy, tmp_path: Path) -> None:
+    lung, brain = box(slice(0, 4)), box(slice(4, 6))
+    write_masks(tmp_path / "a", {"lung_left.nii.gz": lung})
+    write_masks(tmp_path / "b", {"lung_left.nii.gz": lung, "brain.nii.gz": brain, "body.nii.gz": box(slice(0, 8))})
+    tables = [files.read_source(thorax, files.read(thorax).ct)[1] for files in find_cases(tmp_path)]
+    values = [{row.name: row.value for row in table} for table in tables]
+    assert values[0]["lung_left"] == values[1]["lung_left"]
 
 
 @pytest.mark.parametrize(

@@ -296,16 +296,19 @@ def test_a_set_in_a_trained_look_is_set_against_that_look() -> None:
     unseen = case("X", 0, range(8, 12))
     rulers = Rulers(load_anatomy("thorax").organs[1:3], [unseen], [bright, single, others], None, None)
 
-    def distance(styles: str, of: RealCase) -> Score | None:
+    def distance(styles: str, of: RealCase, rulers: Rulers = rulers) -> Score | None:
         pairs = zip(unseen.pictures, bright.pictures, strict=True)
         made = [Made(styles, unseen, real, Style((of,)), picture, (), 0.0) for real, picture in pairs]
         found = {(one.metric, one.organ): one for one in _of_sets(made, rulers)}
         return found.get(("frechet", "body"))
 
+    alone = Rulers(rulers.organs, [unseen], [bright], None, None)
     like, unlike = distance("trained", bright), distance("unseen", bright)
     assert like and like.real and like.value == pytest.approx(0, abs=1e-6) and like.real > 10
     assert unlike and unlike.value > 10
     assert distance("trained", single) is None
+    without_others = distance("trained", bright, alone)
+    assert without_others and without_others.real is None
 
 
 def test_which_score_is_better() -> None:

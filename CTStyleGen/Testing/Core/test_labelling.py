@@ -9,7 +9,7 @@ from conftest import OBLIQUE, Refused
 from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.cases import read_case
-from CTStyleGenCore.labelling import find_body, label_chest
+from CTStyleGenCore.labelling import find_body, label_chest, with_body
 
 ORGANS = ("body", "lungs", "mediastinum", "bone", "spinal canal")
 
@@ -87,8 +87,14 @@ def test_what_is_no_chest_is_refused(thorax: Anatomy, refused: Refused) -> None:
 @pytest.mark.parametrize("case_id", ["A048383-2", "A056642-1", "TCGA-17-Z013", "TCGA-17-Z045", "TCGA-60-2695"])
 def test_real_bodies_are_found(shared: Path, thorax: Anatomy, case_id: str) -> None:
     case = read_case(shared / "cases" / case_id, thorax)
-    found, truth = map(sitk.GetArrayFromImage, (find_body(case.ct), case.labels))
-    assert dice(found > 0, truth > 0, True) > 0.998
+    truth = sitk.GetArrayFromImage(case.labels)
+    body = find_body(case.ct)
+    assert body is not None and dice(sitk.GetArrayFromImage(body) > 0, truth > 0, True) > 0.998
+    assert not case.body_found  # it is labelled
+    for parts in ((2, 3, 4, 5), (2,)):  # as organs alone are
+        organs = sitk.GetImageFromArray(truth * np.isin(truth, parts).astype(np.uint8))
+        organs.CopyInformation(case.labels)
+        assert with_body(organs, thorax, case.ct)[1]
 
 
 def test_the_command_body(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

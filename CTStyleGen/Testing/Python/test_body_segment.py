@@ -48,7 +48,7 @@ class BodySegmentTest(unittest.TestCase):
 
     def labels(self) -> np.ndarray:
         found = conditioningFromSegmentation(self.segmentation, self.volume, THORAX)
-        self.assertFalse(lacksBody(found.segments, THORAX))
+        self.assertFalse(lacksBody(found.labels, self.volume, THORAX))
         return found.labels
 
     def assertBodyIsThere(self) -> None:
@@ -64,6 +64,13 @@ class BodySegmentTest(unittest.TestCase):
         self.assertEqual(segmentation.GetNumberOfSegments(), 2)
         self.assertLess(self.segmentation.GetDisplayNode().GetSegmentOpacity2DFill(segmentId), 0.5)
         self.assertFalse(self.segmentation.GetDisplayNode().GetSegmentVisibility3D(segmentId))
+        self.assertBodyIsThere()
+
+    def test_no_surface_is_made_of_it(self) -> None:
+        segmentation = self.segmentation.GetSegmentation()
+        segmentation.CreateRepresentation("Closed surface")
+        segmentId = self.logic.addBody(self.segmentation, self.volume)
+        self.assertEqual(segmentation.GetSegment(segmentId).GetRepresentation("Closed surface").GetNumberOfPoints(), 0)
         self.assertBodyIsThere()
 
     def test_under_transforms(self) -> None:
@@ -84,11 +91,14 @@ class BodySegmentTest(unittest.TestCase):
         empty = scenes.addVolume(np.full(SHAPE, -1000, np.int16), self.grid, "Air")
         flat = scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid, "Sheared")
         scenes.addTransform(np.array([[1, 0.4, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), flat)
+        synthetic = scenes.addVolume(chest()[0], self.grid, "Made")
+        synthetic.SetAttribute("CTStyleGen.Synthetic", "1")
         for words, arguments in (
             ("There is no segmentation", (None, self.volume)),
             ("no reference volume", (self.segmentation, None)),
             ("nothing denser than air", (self.segmentation, empty)),
             ("shears", (self.segmentation, flat)),
+            ("is synthetic", (self.segmentation, synthetic)),
         ):
             with self.assertRaisesRegex(InputError, words):
                 self.logic.addBody(*arguments)

@@ -213,16 +213,19 @@ class OrganTableTest(PanelTestCase):
         self.assertEqual(self.cell("lung", ORGAN).currentText, "lungs")
 
     def test_a_body_that_is_missing_is_added_from_the_ct(self) -> None:
-        self.assertNotIn("No segment is the body", self.checked())
+        self.assertNotIn("No segment is the whole body", self.checked())
         self.assertFalse(self.ui.addBodyButton.isVisibleTo(self.panel.widget))
         segmentation = self.segmentation.GetSegmentation()
         segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("body"))
-        self.assertIn("No segment is the body: what no organ covers counts as air.", self.checked())
+        hu = np.where(chestMasks()["body"], 40, -1000).astype(np.int16)
+        slicer.util.updateVolumeFromArray(self.volume, hu)
+        self.assertIn("No segment is the whole body: what no organ covers counts as air.", self.checked())
         self.assertTrue(self.ui.addBodyButton.isVisibleTo(self.panel.widget) and self.ui.addBodyButton.enabled)
         self.ui.addBodyButton.click()
-        self.assertFalse(self.ui.addBodyButton.enabled)
+        self.assertFalse(self.ui.addBodyButton.isVisibleTo(self.panel.widget) or self.ui.generateButton.enabled)
+        self.assertEqual(self.ui.preflightLabel.text, "The body is being added: wait for it.")
         passTimeUntil(lambda: segmentation.GetSegmentIdBySegmentName("body") != "")
-        self.assertNotIn("No segment is the body", self.checked())
+        self.assertNotIn("No segment is the whole body", self.checked())
         self.assertEqual(self.cell("body", STATE), "overlaps")
         self.assertFalse(self.ui.addBodyButton.isVisibleTo(self.panel.widget))
 
