@@ -77,8 +77,8 @@ def lacks_body(hu: np.ndarray, labels: np.ndarray, axis: int, anatomy: Anatomy) 
 def with_body(labels: sitk.Image, anatomy: Anatomy, ct: sitk.Image | None) -> tuple[sitk.Image, bool]:
     """Organ labels with the body of the CT (int16 HU in their grid) beneath them, and whether it was found there.
 
-    Only slices with labels get one. The labels as they are, where they lack no body, the CT shows none, or can't be
-    theirs: where no more than nine tenths of what is labelled lie in its body.
+    Only slices with labels get one. The labels as they are, where they lack no body (what is dense may be a table), the
+    CT shows none, or can't be theirs: where no more than nine tenths of what is labelled lie in its body.
     """
     body, labelled = anatomy.place("body"), axial(labels)
     if body is None or ct is None or not lacks_body(axial(ct), labelled, 0, anatomy):
@@ -86,9 +86,11 @@ def with_body(labels: sitk.Image, anatomy: Anatomy, ct: sitk.Image | None) -> tu
     slices = labelled.any((1, 2))
     hu, spacing = _smooth(ct)
     found, own = _body(hu[slices], spacing), labelled[slices]
-    if not _can_be_body(found) or np.count_nonzero(found & (own > 0)) <= _ITS_OWN * np.count_nonzero(own):
+    bare = found & (own == 0)
+    is_its_own = np.count_nonzero(found & (own > 0)) > _ITS_OWN * np.count_nonzero(own)
+    if not (_can_be_body(found) and is_its_own and np.count_nonzero(bare) > _BARE * np.count_nonzero(found)):
         return labels, False
-    labelled[slices] = np.where(found & (own == 0), np.uint8(body.label), own)
+    labelled[slices] = np.where(bare, np.uint8(body.label), own)
     return from_axial(labelled, labels), True
 
 

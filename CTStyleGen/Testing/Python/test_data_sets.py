@@ -38,7 +38,8 @@ class ExpansionTest(unittest.TestCase):
         self.logic = CTStyleGenLogic()
         self.grid = scenes.grid((5.1, 6.2, -7.5), (-120.5, 33.3, 40.1), 12)  # left-handed, oblique, anisotropic
         rng = np.random.default_rng(0)
-        self.volume = scenes.addVolume(rng.integers(-900, 900, SHAPE).astype(np.int16), self.grid)
+        hu = np.where(chestMasks()["body"], rng.integers(-900, 900, SHAPE), -1000)
+        self.volume = scenes.addVolume(hu.astype(np.int16), self.grid)
         self.segmentation = scenes.addSegmentation(chestMasks(), self.grid)
         temporary = tempfile.TemporaryDirectory(dir=self.folder)
         self.addCleanup(temporary.cleanup)
