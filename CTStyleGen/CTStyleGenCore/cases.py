@@ -223,9 +223,9 @@ def _paint(
     # Organ labels rise in painting order: table and numbers are one.
     painted, tables = _painted(layers, segments, [organ.label if organ else 0 for organ in organs])
     painted = painted.astype(np.uint8)
-    left_out = [segment for segment, organ in zip(segments, organs, strict=True) if organ is None]
-    unknown, _ = _painted(layers, left_out, [1] * len(left_out))
-    fill_left_out(painted, unknown > 0, 2 - axial_axis(image), anatomy)
+    if left_out := [segment for segment, organ in zip(segments, organs, strict=True) if organ is None]:
+        hidden, _ = _painted(layers, left_out, [1] * len(left_out))
+        fill_left_out(painted, hidden > 0, 2 - axial_axis(image), anatomy)
     counts = [np.bincount(values.ravel()) for values in layers]
     losses = [np.bincount(values[painted > table[values]]) for table, values in zip(tables, layers, strict=True)]
     reports = tuple(

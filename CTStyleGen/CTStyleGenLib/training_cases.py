@@ -182,7 +182,7 @@ class CaseChecks:
         key = (case.name, anatomy, *_state(case.volumeNode), *_state(case.segmentationNode), _segmentsState(case))
         if key not in self._said:
             found = _conditioning(case, anatomy)
-            noBody = _("No segment is the whole body: it is found in the CT.")
+            noBody = _("No segment seems to be the whole body: what is missing of it is found in the CT.")
             problems = (*found.problems, *([noBody] if lacksBody(found.labels, case.volumeNode, anatomy) else []))
             self._said[key] = tuple(f"{case.name}: {problem}" for problem in problems)
         return self._said[key]
