@@ -140,27 +140,41 @@ def draws_near_copies(card: Mapping[str, Any]) -> bool:
     return isinstance(told, Mapping) and told.get("finding") == NEAR_COPIES
 
 
-def measured(data: TrainingData, draw: Draw, anatomy: Anatomy, noise_size: int, seed: int) -> Memorisation:
-    """How near the images of a generator come to the slices it has learned from, in some seconds.
+@dataclass(frozen=True)
+class Sample:
+    """An image that a generator drew after its training."""
+
+    content: TrainingSlice  # whose map it has
+    made: TrainingSlice  # the image, and the map, which may be warped
+    style: TrainingSlice  # whose look was asked for
+
+
+def samples(data: TrainingData, draw: Draw, anatomy: Anatomy, noise_size: int, seed: int) -> list[Sample]:
+    """Images of a generator that show what it has by heart.
 
     Half of the images are of training maps as they are, in the slice's own look: what a model has by heart shows there
     first. Half are of maps warped as `expand` warps them, in the look of another case. All have fresh noise codes.
     """
+    first = len(data.contents) << 32  # after all draws of any run
+    found = []
+    for number in range(_IMAGES):
+        drawn = data.draw(first + number, seed, noise_size)
+        content = one = style = data.contents[drawn.content]
+        if number % 2:
+            one = one.posed(replace(_AS_IT_IS, warp=drawn.pose.warp), anatomy, _WARP_MM)
+            style = data.styles[drawn.style]
+        found.append(Sample(content, replace(one, x=draw(one, drawn.z, style)), style))
+    return found
+
+
+def measured(drawn: Sequence[Sample], data: TrainingData) -> Memorisation:
+    """How near images come to the slices that their generator has learned from, in some seconds."""
     hu = HuRange()
 
     def seen(slices: Sequence[TrainingSlice]) -> Tensor:
         return torch.stack([detail(hu.to_hu(one.x[0, 0]), one.labels) for one in slices])
 
-    first = len(data.contents) << 32  # after all draws of any run
-    contents, made = [], []
-    for number in range(_IMAGES):
-        drawn = data.draw(first + number, seed, noise_size)
-        one = style = data.contents[drawn.content]
-        contents.append(one)
-        if number % 2:
-            one = one.posed(replace(_AS_IT_IS, warp=drawn.pose.warp), anatomy, _WARP_MM)
-            style = data.styles[drawn.style]
-        made.append(replace(one, x=draw(one, drawn.z, style)))
+    contents, made = [one.content for one in drawn], [one.made for one in drawn]
     of_each_case = {one.case_id: one for one in data.slices}.values()  # so that all have others to be compared with
     known = list({id(one): one for one in (*_spread(data.slices, _COMPARED), *of_each_case, *contents)}.values())
     real = _spread(data.slices, _REAL)

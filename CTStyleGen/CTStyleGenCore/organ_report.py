@@ -54,6 +54,15 @@ def organ_reports(
     return tuple(reports)
 
 
+def hu_distances(
+    hu: np.ndarray, labels: np.ndarray, other: np.ndarray, other_labels: np.ndarray, anatomy: Anatomy
+) -> dict[str, float]:
+    """Wasserstein-1 distances, in HU, of the organs that two CTs both have, by name; each with labels of its shape."""
+    counts, others = (_histograms(*pair, len(anatomy.organs)) for pair in ((hu, labels), (other, other_labels)))
+    pairs = {organ.name: (counts[organ.label], others[organ.label]) for organ in anatomy.organs[1:]}
+    return {name: _distance(a, b) for name, (a, b) in pairs.items() if a.any() and b.any()}
+
+
 def style_quantiles(card: Mapping[str, Any], mix: Mapping[str, Mapping[str, float]]) -> dict[str, np.ndarray]:
     """The HU at LEVELS of each organ's mixed style, as the card's style codes tell; without organs that no case has.
 

@@ -20,7 +20,7 @@ from .checkpoint import checkpoint_path, flat_state, load_flat_state, read_check
 from .devices import Computing, free_memory, memory_told
 from .errors import InputError, OutOfMemory, Stopped, TrainingFailed
 from .files import require_file_place
-from .memorisation import measured
+from .memorisation import measured, samples
 from .model_file import write_model
 from .networks import is_valid_size
 from .perceptual import FeatureWeights
@@ -32,6 +32,7 @@ from .slices import HuRange
 from .style_trainer import StyleTrainer
 from .trainer import Trainer
 from .training_data import TrainingData, load_training_data
+from .training_metrics import style_distances
 
 _REPORT_SECONDS = 0.5
 _SAVING_SHARE = 0.05  # of the time, for checkpoints after epochs, which can be as short as writing one
@@ -150,9 +151,11 @@ def _whole(run: "_Run", options: TrainingOptions, resume: bool, stopping: Callab
     losses = run.go_on(options, stopping)
     if trainer.ranks.first:
         run.check_weights()
-        found = measured(trainer.data, trainer.drawn, trainer.anatomy, trainer.preset.noise_size, options.seed)
+        drawn = samples(trainer.data, trainer.drawn, trainer.anatomy, trainer.preset.noise_size, options.seed)
+        found = measured(drawn, trainer.data)
         run.report({"event": "memorisation", **found.card(), "message": found.told})
-        card = _card(trainer, run.description, losses, hu) | {"memorisation": found.card()}
+        metrics = style_distances(drawn, trainer.anatomy, hu)
+        card = _card(trainer, run.description, losses, hu) | {"metrics": metrics, "memorisation": found.card()}
         write_model(options.output, trainer.G_average.state_dict(), card)
         run.checkpoint.unlink(missing_ok=True)
 
@@ -357,7 +360,6 @@ def _card(trainer: Trainer, run: dict[str, Any], losses: dict[str, float], hu: H
         "hu_range": [hu.low, hu.high],
         "steps": trainer.step,
         "losses": {"weights": dict(zip(trainer.terms, trainer.loss_weights, strict=True)), "last": losses},
-        "metrics": {},
         "use": "Synthetic images. For research use only, not for diagnosis.",
         "created": date.today().isoformat(),
         "versions": {"ctstylegen": __version__, "torch": torch.__version__, "python": platform.python_version()},

@@ -20,6 +20,7 @@ from CTStyleGenCore.memorisation import (
     draws_near_copies,
     measured,
     near_copies,
+    samples,
 )
 from CTStyleGenCore.model_file import read_card
 from CTStyleGenCore.perceptual import random_weights
@@ -29,6 +30,7 @@ from CTStyleGenCore.synthesis import Model
 from CTStyleGenCore.trainer import Trainer
 from CTStyleGenCore.training import TrainingOptions, train
 from CTStyleGenCore.training_data import TrainingData, TrainingSlice
+from CTStyleGenCore.training_metrics import style_distances
 from phantoms import HU, chest, write_cases
 from scipy.ndimage import gaussian_filter
 from SimpleITK import GetArrayFromImage
@@ -99,7 +101,8 @@ def test_flat_organs_have_no_detail(people: list[TrainingSlice]) -> None:
 
 
 def found(slices: list[TrainingSlice], draw: Callable[[TrainingSlice, Tensor, TrainingSlice], Tensor]) -> Memorisation:
-    return measured(TrainingData(tuple(slices), tuple(slices)), draw, THORAX, 8, 0)
+    data = TrainingData(tuple(slices), tuple(slices))
+    return measured(samples(data, draw, THORAX, 8, 0), data)
 
 
 def by_heart(one: TrainingSlice, z: Tensor, style: TrainingSlice) -> Tensor:
@@ -167,7 +170,8 @@ def test_half_of_the_maps_are_warped_in_the_look_of_another_case(people: list[Tr
 
 def test_two_slices_are_enough(people: list[TrainingSlice]) -> None:
     data = TrainingData((people[0],), (people[1],))  # one content, one style
-    assert json.loads(json.dumps(measured(data, by_heart, THORAX, 8, 0).card()))["real_distance"] > NEAR
+    told = measured(samples(data, by_heart, THORAX, 8, 0), data)
+    assert json.loads(json.dumps(told.card()))["real_distance"] > NEAR
 
 
 # --- by train ---------------------------------------------------------------------------------------------------------
@@ -176,6 +180,21 @@ def test_two_slices_are_enough(people: list[TrainingSlice]) -> None:
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cases(tmp_path_factory.mktemp("cases") / "cases")
+
+
+def test_metrics_are_of_the_looks_of_others(people: list[TrainingSlice]) -> None:
+    """By heart, all are as far from the style as their content is; painted in the style's HU, they are near it."""
+
+    def in_style(one: TrainingSlice, z: Tensor, style: TrainingSlice) -> Tensor:
+        means = torch.stack([style.x[0, 0][style.labels == organ].mean() for organ in range(len(THORAX.organs))])
+        return means.nan_to_num()[one.labels][None, None]
+
+    bright = [replace(one, x=one.x + 0.1 * number) for number, one in enumerate(people)]
+    data = TrainingData(tuple(bright), tuple(bright))
+    for draw, is_near in ((by_heart, False), (in_style, True)):
+        told = style_distances(samples(data, draw, THORAX, 8, 0), THORAX, HuRange())
+        after, before = told["hu_to_style"]["lungs"], told["hu_of_content_to_style"]["lungs"]
+        assert before > 100 and (after < 0.5 * before if is_near else after > 0.9 * before)
 
 
 def trained(cases: Path, folder: Path, preset: str) -> tuple[dict, dict]:
@@ -193,6 +212,8 @@ def trained(cases: Path, folder: Path, preset: str) -> tuple[dict, dict]:
 def test_train_tells_what_it_found(cases: Path, tmp_path: Path, preset: str) -> None:
     card, event = trained(cases, tmp_path, preset)
     assert card["copies"] == 0 and card["distance"] > NEAR and "None of 16" in card["told"]
+    metrics = read_card(tmp_path / "m.ctstyle")["metrics"]
+    assert set(metrics) == {"hu_to_style", "hu_of_content_to_style"} and metrics["hu_to_style"]["lungs"] > 0
     assert event == {"event": "memorisation", **card, "message": card["told"]}
     if preset == "quick":
         assert of_a_data_set(cases, tmp_path) == []

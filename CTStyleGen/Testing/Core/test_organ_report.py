@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from CTStyleGenCore.anatomy import Anatomy
-from CTStyleGenCore.organ_report import organ_reports, style_quantiles
+from CTStyleGenCore.organ_report import hu_distances, organ_reports, style_quantiles
 from CTStyleGenCore.styles import LEVELS, TOLD_LEVELS
 from scipy.stats import wasserstein_distance
 
@@ -28,6 +28,10 @@ def test_numbers_are_those_of_the_voxels(volume: tuple[np.ndarray, ...], thorax:
         assert report.voxels == inside.sum() and report.to_style is None
         assert report.mean == pytest.approx(hu[inside].mean()) and report.deviation == pytest.approx(hu[inside].std())
         assert report.to_content == pytest.approx(wasserstein_distance(hu[inside], content[inside]))
+    apart = hu_distances(hu, labels, content[:8], labels[:8], thorax)  # the first layers have body alone
+    assert list(apart) == ["body"]
+    body = hu[labels == 1], content[:8][labels[:8] == 1]
+    assert apart["body"] == pytest.approx(wasserstein_distance(*body))
 
 
 def test_a_style_of_known_quantiles(volume: tuple[np.ndarray, ...], thorax: Anatomy) -> None:
