@@ -12,6 +12,7 @@ from .anatomy import Anatomy, SegmentReport
 from .errors import InputError
 from .files import read_json
 from .labelling import fill_left_out, with_body
+from .nifti_labels import label_names
 from .volumes import axial_axis, metadata, read_ct, read_image, same_grid, suffix_of, write_volume
 
 __all__ = [
@@ -195,10 +196,10 @@ def read_labels(
     """A segmentation as uint8 organ labels, and what became of each segment.
 
     A Slicer segmentation (.seg.nrrd, any number of layers) is placed by SNOMED CT code, name and alias; where segments
-    overlap, the organ later in the table wins. Any other file is a label map whose values are organ labels or, if not
-    all of them are, organ grays. With a reference, labels come in its geometry, resampled to the nearest voxel where
-    that differs. InputError: unreadable, no segment that the table knows, values that it doesn't know, no labelled
-    voxel inside the reference.
+    overlap, the organ later in the table wins. NIfTI may have names for its values (`nifti_labels`). Any other file is
+    a label map whose values are organ labels or, if not all of them are, organ grays. With a reference, labels come in
+    its geometry, resampled to the nearest voxel where that differs. InputError: unreadable, no segment that the table
+    knows, values that it doesn't know, no labelled voxel inside the reference.
     """
     path = Path(path)
     image = read_image(path)
@@ -206,7 +207,9 @@ def read_labels(
 
 
 def _segments(path: Path, image: sitk.Image, anatomy: Anatomy) -> list[_Segment]:
-    return _slicer_segments(path, image) or _value_segments(path, image, anatomy)
+    return (
+        _slicer_segments(path, image) or _nifti_segments(path, image, anatomy) or _value_segments(path, image, anatomy)
+    )
 
 
 def _paint(
@@ -355,6 +358,18 @@ def _slicer_segment(path: Path, told: dict[str, str], number: int) -> _Segment:
     parts = entry[1].split("~") if entry else []
     scheme, _, code = parts[2].partition("^") if len(parts) > 2 else ("", "", "")
     return _Segment(name, value, layer, code.partition("^")[0] if scheme == "SCT" else None)
+
+
+def _nifti_segments(path: Path, image: sitk.Image, anatomy: Anatomy) -> list[_Segment]:
+    """The segments with voxels of a label map in NIfTI that tells their names, if the table knows any."""
+    names = label_names(path) if suffix_of(path) in (".nii", ".nii.gz") else {}
+    if not any(anatomy.place(name) for name in names.values()):
+        return []
+    (values,) = _one_layer(path, image)
+    found = np.unique(values).tolist()
+    if unnamed := [str(value) for value in found if value and value not in names]:
+        raise InputError(f"{path} has the values {', '.join(unnamed[:12])}, which its own label table doesn't name.")
+    return [_Segment(names[value], value) for value in found if value]
 
 
 def _value_segments(path: Path, image: sitk.Image, anatomy: Anatomy) -> list[_Segment]:
