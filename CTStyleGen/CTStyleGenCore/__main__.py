@@ -171,7 +171,9 @@ def _body(options: argparse.Namespace, report: Report) -> None:
     require_writable(options.output)
     body = find_body(read_ct(options.ct))
     if body is None:
-        raise InputError(f"{options.ct} shows nothing denser than air, or nothing else: give a CT in HU.")
+        raise InputError(
+            f"{options.ct} shows no air around a body, or nothing else: give a CT in HU that shows where it ends."
+        )
     write_volume(body, options.output)
     report({"event": "done", "outputs": [str(options.output)], "message": f"Wrote {options.output}."})
 

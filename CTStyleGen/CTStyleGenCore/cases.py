@@ -30,7 +30,7 @@ __all__ = [
 _IGNORED = "ignore"  # nnU-Net's name for what nobody has labelled
 _MAX_LAYERS = 1000  # each with a table of its values
 _MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-_MASKS = "segmentations"  # the folder of TotalSegmentator's data set with one mask a class
+MASKS = "segmentations"  # the folder of TotalSegmentator's data set with one mask a class
 _CT_NAME = re.compile(r"ct\.(nrrd|nhdr|nii|nii\.gz|mha|mhd|dcm)", re.IGNORECASE)
 _LABELS_NAME = re.compile(r"(segmentation\.seg|labels)\.(nrrd|nii|nii\.gz|mha)", re.IGNORECASE)
 
@@ -158,10 +158,10 @@ def _find_case(folder: Path) -> CaseFiles:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     cts = [path for path in files if _CT_NAME.fullmatch(path.name)]
     labels = [path for path in files if _LABELS_NAME.fullmatch(path.name)]
-    labels += [folder / _MASKS] if (folder / _MASKS).is_dir() else []
+    labels += [folder / MASKS] if (folder / MASKS).is_dir() else []
     if len(labels) != 1:
         raise InputError(
-            f"{folder} needs one segmentation.seg.nrrd or labels.nrrd (or .nii.gz), or a folder '{_MASKS}' with one "
+            f"{folder} needs one segmentation.seg.nrrd or labels.nrrd (or .nii.gz), or a folder '{MASKS}' with one "
             f"mask a segment, but has {len(labels)} of these."
         )
     if len(cts) > 1:
@@ -187,7 +187,13 @@ def _alike(cases: Sequence[CaseFiles]) -> list[CaseFiles]:
 
 def _masks(folder: Path) -> dict[str, Path]:
     """The files of masks, by their segment's name."""
-    return {_stem(path): path for path in sorted(folder.iterdir()) if suffix_of(path) in _MASK_SUFFIXES}
+    paths = [path for path in sorted(folder.iterdir()) if suffix_of(path) in _MASK_SUFFIXES]
+    named = {_stem(path): path for path in paths}
+    if twice := [path.name for path in paths if named[_stem(path)] != path]:
+        raise InputError(
+            f"{folder} has two masks of one name, {twice[0]} and {named[_stem(Path(twice[0]))].name}: keep one."
+        )
+    return named
 
 
 def read_labels(
@@ -363,12 +369,17 @@ def _slicer_segment(path: Path, told: dict[str, str], number: int) -> _Segment:
 def _nifti_segments(path: Path, image: sitk.Image, anatomy: Anatomy) -> list[_Segment]:
     """The segments with voxels of a label map in NIfTI that tells their names, if the table knows any."""
     names = label_names(path) if suffix_of(path) in (".nii", ".nii.gz") else {}
-    if not any(anatomy.place(name) for name in names.values()):
+    if not names:
         return []
     (values,) = _one_layer(path, image)
     found = np.unique(values).tolist()
+    if not any(anatomy.place(names[value]) for value in found if value in names):
+        return []
     if unnamed := [str(value) for value in found if value and value not in names]:
-        raise InputError(f"{path} has the values {', '.join(unnamed[:12])}, which its own label table doesn't name.")
+        raise InputError(
+            f"{path} has the values {', '.join(unnamed[:12])}, which its own label table doesn't name: name or clear "
+            "them."
+        )
     return [_Segment(names[value], value) for value in found if value]
 
 

@@ -20,8 +20,8 @@ from .volumes import axial, from_axial
 Mask = np.ndarray  # bool, (k, j, i) of a volume or (j, i) of a slice; j runs to the back, i to the patient's left
 Plane = tuple[float, float]  # mm between columns, mm between rows
 _SKIN_HU, _LUNG_HU, _BONE_HU = -300, -350, 160  # skin from air, lung from soft tissue, bone from soft tissue
-_BARE = 0.25  # of what is dense, without a label: more is a body that nobody labelled; less are tables and arms
-_SOME_SLICES, _SOME_PIXELS = 40, 4  # slices, and of these every so many-th row and column, tell
+_BARE = 0.25  # of the body, without a label: more is a body that nobody labelled; less, arms that touch it
+_SOME_SLICES, _COARSE_MM = 40, 3.0  # so many slices at most, by pixels of that size at most, tell
 _ALL = 0.98
 _ITS_OWN = 0.9  # of a segmentation's voxels lie in the body of the CT that it was drawn on, or more
 _LIMB = 0.3  # of the largest part: legs are body, too
@@ -57,40 +57,42 @@ def find_body(ct: sitk.Image) -> sitk.Image | None:
     return from_axial(found.astype(np.uint8), ct) if _can_be_body(found) else None
 
 
-def lacks_body(hu: np.ndarray, labels: np.ndarray, axis: int, anatomy: Anatomy) -> bool:
+def lacks_body(hu: np.ndarray, labels: np.ndarray, axis: int, plane: Plane, anatomy: Anatomy) -> bool:
     """Whether the body that a CT shows is missing in its organ labels, though a liver may have been taken for body.
 
-    hu, labels: of one shape, with axial slices along ``axis``. Told by what is denser than air in slices with labels:
-    more than a quarter of it has none. Where there is no air to tell by, it is missing if no voxel is body.
+    hu, labels: of one shape, with axial slices along ``axis``; plane: mm between pixels along the last axis of a slice,
+    and along the first. Missing is what isn't labelled body at all, or of which more than a quarter has no label, in
+    some slices that have labels; seen coarsely, which takes some tenths of a second.
     """
     body = anatomy.place("body")
     if body is None:
         return False
+    if not np.any(labels == body.label):
+        return True
     slices = np.flatnonzero(labels.any(tuple({0, 1, 2} - {axis})))
-    some = slices[:: 1 + len(slices) // _SOME_SLICES]
-    hu, seen = (np.moveaxis(values, axis, 0)[some, ::_SOME_PIXELS, ::_SOME_PIXELS] for values in (hu, labels))
-    dense = hu > _SKIN_HU
-    bare = np.count_nonzero(dense & (seen == 0)) > _BARE * np.count_nonzero(dense)
-    return (bare and not dense.all()) or not np.any(labels == body.label)
+    some, steps = slices[:: 1 + len(slices) // _SOME_SLICES], [max(1, int(_COARSE_MM / mm)) for mm in plane]
+    coarse = np.s_[some, :: steps[1], :: steps[0]]
+    hu, seen = (np.moveaxis(values, axis, 0)[coarse] for values in (hu, labels))
+    found = _body(hu, (plane[0] * steps[0], plane[1] * steps[1], 0.0))
+    return _can_be_body(found) and bool(np.count_nonzero(found & (seen == 0)) > _BARE * np.count_nonzero(found))
 
 
 def with_body(labels: sitk.Image, anatomy: Anatomy, ct: sitk.Image | None) -> tuple[sitk.Image, bool]:
     """Organ labels with the body of the CT (int16 HU in their grid) beneath them, and whether it was found there.
 
-    Only slices with labels get one. The labels as they are, where they lack no body (what is dense may be a table), the
-    CT shows none, or can't be theirs: where no more than nine tenths of what is labelled lie in its body.
+    Only slices with labels get one. The labels as they are, where they lack no body, the CT shows none, or can't be
+    theirs: where no more than nine tenths of what is labelled lie in its body.
     """
     body, labelled = anatomy.place("body"), axial(labels)
-    if body is None or ct is None or not lacks_body(axial(ct), labelled, 0, anatomy):
+    plane = sitk.DICOMOrient(labels, "LPS").GetSpacing()[:2]
+    if body is None or ct is None or not lacks_body(axial(ct), labelled, 0, plane, anatomy):
         return labels, False
     slices = labelled.any((1, 2))
     hu, spacing = _smooth(ct)
     found, own = _body(hu[slices], spacing), labelled[slices]
-    bare = found & (own == 0)
-    is_its_own = np.count_nonzero(found & (own > 0)) > _ITS_OWN * np.count_nonzero(own)
-    if not (_can_be_body(found) and is_its_own and np.count_nonzero(bare) > _BARE * np.count_nonzero(found)):
+    if not _can_be_body(found) or np.count_nonzero(found & (own > 0)) <= _ITS_OWN * np.count_nonzero(own):
         return labels, False
-    labelled[slices] = np.where(bare, np.uint8(body.label), own)
+    labelled[slices] = np.where(found & (own == 0), np.uint8(body.label), own)
     return from_axial(labelled, labels), True
 
 
@@ -109,8 +111,8 @@ def fill_left_out(labels: np.ndarray, left_out: np.ndarray, axis: int, anatomy: 
 
 
 def _can_be_body(found: Mask) -> bool:
-    """All of an image is none: its HU may be too high, or padded by tissue."""
-    return bool(found.any()) and found.mean() < _ALL
+    """All of an image is none: its HU may be too high, or padded by tissue, or the body ends outside of it."""
+    return bool(found.any() and found.mean() < _ALL)
 
 
 def _smooth(ct: sitk.Image) -> tuple[np.ndarray, tuple[float, float, float]]:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-_LABEL = re.compile(r'<Label\s[^>]*?Key="(\d{1,9})"[^>]*>(?:<!\[CDATA\[(.*?)\]\]>|([^<]*))</Label>', re.DOTALL)
+_LABEL = re.compile(  # parts of bounded length, so that nothing takes long to be found wanting
+    r'<Label\s[^<>]{0,300}?Key="(\d{1,9})"[^<>]{0,300}>(?:<!\[CDATA\[([^\]]{0,200})\]\]>|([^<]{0,200}))</Label>'
+)
 _MOST_BYTES = 1 << 20  # of all extensions; a thousand labels take a tenth of it
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import __version__
 from .anatomy import Anatomy
-from .cases import Case, read_case
+from .cases import MASKS, Case, read_case
 from .composition import Composition
 from .devices import free_memory, placed
 from .errors import InputError, OutOfMemory, Stopped, is_out_of_memory
@@ -112,8 +112,9 @@ class Model:
         """The codes [organs, CODE_SIZE] of a case of the bank, or of a case folder."""
         if case in self._bank:
             return self._bank[case]
-        files = sorted((str(file), file.stat().st_mtime_ns) for file in Path(case).rglob("*"))
-        return self._measured(case, tuple(files))
+        places = [Path(case), Path(case) / MASKS]
+        files = [file for place in places if place.is_dir() for file in place.iterdir() if file.is_file()]
+        return self._measured(case, tuple(sorted((str(file), file.stat().st_mtime_ns) for file in files)))
 
     def _measure(self, folder: str, files: tuple[tuple[str, int], ...]) -> Tensor:
         """The codes of the case in a folder; ``files`` are what is in it, so that a changed case is measured anew."""

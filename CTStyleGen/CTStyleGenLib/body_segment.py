@@ -51,7 +51,7 @@ class BodyJob(QueuedJob):
                 )
             )
         _requireLabelmaps(segmentationNode)
-        self._segmentation, self._scene = segmentationNode, segmentationNode.GetScene()
+        self.segmentationNode, self._scene = segmentationNode, segmentationNode.GetScene()
         self._toSegmentation = _voxelsToSegmentation(segmentationNode, reference)
         voxels = slicer.util.arrayFromVolume(reference)
         self._ct = in_hu(imageInGrid(voxels, reference), _("The CT '{name}'").format(name=reference.GetName()))
@@ -67,7 +67,7 @@ class BodyJob(QueuedJob):
         body = read_image(done["outputs"][0])
         if not same_grid(body, self._ct):
             raise JobError(_("The CTStyleGen process wrote a body in another grid than it was asked for."))
-        if self._scene is None or self._segmentation.GetScene() is not self._scene:
+        if self._scene is None or self.segmentationNode.GetScene() is not self._scene:
             raise JobError(_("The segmentation is gone: the body was added to none."))
         return self._add(sitk.GetArrayFromImage(body))
 
@@ -81,14 +81,14 @@ class BodyJob(QueuedJob):
         segment.SetName(NAME)
         segment.SetColor(_COLOR)
         segment.AddRepresentation(BINARY, labelmapInGrid(mask, self._toSegmentation))
-        segmentation = self._segmentation.GetSegmentation()
+        segmentation = self.segmentationNode.GetSegmentation()
         if segmentation.ContainsRepresentation(_SURFACE):  # else a surface would be made now, for seconds, to be hidden
             segment.AddRepresentation(_SURFACE, vtk.vtkPolyData())
         first = next(iter(segmentation.GetSegmentIDs()), "")
         segmentId = segmentation.GenerateUniqueSegmentID(NAME)
         if not segmentation.AddSegment(segment, segmentId, first):
             raise JobError(_("Slicer didn't take the segment of the body."))
-        if display := self._segmentation.GetDisplayNode():
+        if display := self.segmentationNode.GetDisplayNode():
             display.SetSegmentOpacity2DFill(segmentId, _OPACITY)
             display.SetSegmentVisibility3D(segmentId, False)  # all else would be hidden in it
         return segmentId

@@ -146,7 +146,9 @@ def lacksBody(labels: np.ndarray, referenceVolumeNode: "slicer.vtkMRMLScalarVolu
     hu = slicer.util.arrayFromVolume(referenceVolumeNode)
     if hu.shape != labels.shape:  # in color
         hu = np.zeros(labels.shape, np.int8)
-    return lacks_body(hu, labels, 2 - axialAxis(ijkToRAS(referenceVolumeNode)), anatomy)
+    axis = axialAxis(ijkToRAS(referenceVolumeNode))
+    across = [mm for place, mm in enumerate(referenceVolumeNode.GetSpacing()) if place != axis]
+    return lacks_body(hu, labels, 2 - axis, (across[0], across[1]), anatomy)
 
 
 def referenceOf(segmentationNode: "slicer.vtkMRMLSegmentationNode | None") -> "slicer.vtkMRMLScalarVolumeNode | None":

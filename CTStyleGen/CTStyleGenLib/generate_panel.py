@@ -214,8 +214,6 @@ class GeneratePanel(Panel):
                 missing = _("There is no segmentation: load one with its CT, or the chest of the module Sample Data.")
             elif card is None:
                 missing = _("Choose a model: train or import one in the other tabs, or open a file.")
-            elif self._bodyIsComing():
-                missing = _("The body is being added: wait for it.")
             elif chosen.device is Device.CUDA and self._devices.known and not self._devices.best("cuda"):
                 missing = _("No graphics card of this computer can be used: choose another device.")
             elif chosen.slices is SliceChoice.CURRENT and not self._slices():
@@ -230,11 +228,12 @@ class GeneratePanel(Panel):
         except InputError as error:
             missing = str(error)
         self._organTable.show(chosen.segmentation, card, reports, self._styles(card), self._styleCT(card))
-        self.ui.addBodyButton.visible = lacksBody
+        self.ui.addBodyButton.visible = lacksBody and not self._bodyIsComing()
         self.ui.styleSelector.enabled = card is not None and has_style_bank(dict(card))
-        self.ui.preflightLabel.text = missing or self._preflight(result)
-        self.ui.generateButton.enabled = not missing
-        self.ui.generateButton.toolTip = missing or _("Make a synthetic CT for the segmentation.")
+        waits = _("The body is being added: wait for it.") if self._bodyIsComing() else ""
+        self.ui.preflightLabel.text = missing or waits or self._preflight(result)
+        self.ui.generateButton.enabled = not (missing or waits)
+        self.ui.generateButton.toolTip = missing or waits or _("Make a synthetic CT for the segmentation.")
         self.ui.copyButton.enabled = not missing
         self.ui.liveCheckBox.enabled = not missing or self._live is not None
         if self._live and not missing:
@@ -406,10 +405,12 @@ class GeneratePanel(Panel):
         self.check()
 
     def _bodyIsComing(self) -> bool:
-        return any(isinstance(job, BodyJob) for job in self._runs.jobs)
+        """Whether a job adds one to the chosen segmentation."""
+        jobs = [job for job in self._runs.jobs if isinstance(job, BodyJob)]
+        return any(job.segmentationNode is self.parameters.segmentation for job in jobs)
 
     def _onAddBody(self) -> None:
-        """Adds a job to the queue; until its end there is nothing else to do."""
+        """Adds a job to the queue; until its end the segmentation isn't worth a run."""
         with slicer.util.tryWithErrorDisplay(_("No body was added."), waitCursor=True):
             job = self.logic.addBody(self.parameters.segmentation, self.reference, wait=False)
             self._runs.add(job, self._onBody)

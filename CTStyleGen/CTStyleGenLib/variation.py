@@ -79,7 +79,7 @@ class VariationJob(QueuedJob):
         voxels = slicer.util.arrayFromVolume(reference)
         showsBody = voxels.shape == labels.shape and voxels.min() < _AIR_HU  # else it is no CT
         needsBody = showsBody and lacksBody(labels, reference, self._anatomy)
-        self._ct = self._place.image(voxels.copy()) if needsBody else None  # which the child finds the body in
+        self._ct = self._place.image(voxels) if needsBody else None  # which the child finds the body in
         self._members, self._layers = _layered(segmentationNode, reference)
         self._reference, self._grid = reference, slicer.vtkMRMLScalarVolumeNode()  # it may be gone when the job ends
         self._grid.CopyOrientation(reference)

@@ -367,6 +367,10 @@ def test_masks_that_are_none(thorax: Anatomy, tmp_path: Path, refused: Refused) 
     other = image(box(slice(2, 6)).T.astype(np.uint8), spacing=(1, 1, 1))
     sitk.WriteImage(other, str(folder / "segmentations" / "heart.nii.gz"))
     assert "heart.nii.gz lies in another voxel grid than other masks" in refused(read_case, folder, thorax)
+    twice = {"body.nii.gz": box(slice(0, 8)), "body.nrrd": box(slice(2, 6))}
+    assert "two masks of one name, body.nii.gz and body.nrrd" in refused(
+        read_case, write_masks(tmp_path / "D", twice), thorax
+    )
     folder = write_masks(tmp_path / "C", {})
     assert "has no masks" in refused(read_case, folder, thorax)
     sitk.WriteImage(image(np.ones((5, 9, 8), np.uint8)), str(folder / "labels.nrrd"))

@@ -10,7 +10,7 @@ from CTStyleGenCore.__main__ import main
 from CTStyleGenCore.anatomy import Anatomy, SegmentReport, load_anatomy
 from CTStyleGenCore.cases import read_case, read_labels
 from CTStyleGenCore.label_check import lacking
-from CTStyleGenCore.labelling import fill_left_out, find_body, with_body
+from CTStyleGenCore.labelling import fill_left_out, find_body, lacks_body, with_body
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.training_data import load_training_data
 from phantoms import write_case, write_cases
@@ -80,6 +80,32 @@ def test_parts_of_a_body_are_no_body(tmp_path: Path, thorax: Anatomy) -> None:
     case = read_case(tmp_path / "A", thorax)
     assert case.body_found
     assert np.count_nonzero((sitk.GetArrayFromImage(case.labels) > 0) != (whole > 0)) < 0.02 * np.count_nonzero(whole)
+
+
+def trunk(wall_mm: float, arms: bool) -> tuple[sitk.Image, sitk.Image]:
+    """A trunk of 310 x 210 mm, all lung but for its wall, on a table, with or without arms beside it; lung labels."""
+    y, x = np.mgrid[-140:140:2.0, -240:240:2.0]
+
+    def ellipse(at: float, a: float, b: float) -> np.ndarray:
+        return ((x - at) / a) ** 2 + (y / b) ** 2 < 1
+
+    lung = ellipse(0, 155 - wall_mm, 105 - wall_mm)
+    dense = ellipse(0, 155, 105) | (abs(y - 125) < 4) | (arms & (ellipse(-205, 30, 45) | ellipse(205, 30, 45)))
+    hu = np.repeat(np.select([lung, dense], [-850, 40], -1000)[None], 2, 0).astype(np.int16)
+    images = sitk.GetImageFromArray(hu), sitk.GetImageFromArray(2 * np.repeat(lung[None], 2, 0).astype(np.uint8))
+    for one in images:
+        one.SetSpacing((2, 2, 5))
+    return images
+
+
+@pytest.mark.parametrize("wall_mm", [12, 40])
+@pytest.mark.parametrize("arms", [False, True])
+def test_once_found_a_body_is_no_longer_missing(thorax: Anatomy, wall_mm: float, arms: bool) -> None:
+    ct, lungs = trunk(wall_mm, arms)
+    labels, found = with_body(lungs, thorax, ct)
+    assert found and with_body(labels, thorax, ct) == (labels, False)
+    hu, values = map(sitk.GetArrayFromImage, (ct, labels))
+    assert not lacks_body(hu, values, 0, (2, 2), thorax) and not values[:, 130:].any()  # nor is the table body
 
 
 def test_a_body_is_added_in_slices_with_labels_alone(tmp_path: Path, thorax: Anatomy) -> None:

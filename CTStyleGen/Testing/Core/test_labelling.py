@@ -107,7 +107,7 @@ def test_the_command_body(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert dice(sitk.GetArrayFromImage(body), (truth > 0).astype(np.uint8), 1) > 0.99
     sitk.WriteImage(ct * 0 - 1000, paths[2])
     assert main(["body", "--ct", paths[2], "--output", paths[3]]) == 2
-    assert f"{paths[2]} shows nothing denser than air" in capfd.readouterr().err and not Path(paths[3]).exists()
+    assert f"{paths[2]} shows no air around a body" in capfd.readouterr().err and not Path(paths[3]).exists()
 
 
 # With contrast in the heart, and without. (The stacks take 10 s each.)

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,12 @@ def test_values_that_it_does_not_name_are_refused(thorax: Anatomy, tmp_path: Pat
 def test_names_that_say_nothing_leave_it_to_the_values(thorax: Anatomy, tmp_path: Path, refused: Refused) -> None:
     path = write(tmp_path / "s.nii.gz", table({5: "L5", 10: "L10", 77: "L77"}))
     assert "has the values 0, 5, 10, 77; 'thorax' has the labels" in refused(read_labels, path, thorax)
+
+
+@pytest.mark.parametrize("part", ['<Label Key="1"', "<Label ", '<Label Key="1"><![CDATA[', '<Label Key="1">'])
+def test_a_header_made_to_take_long_does_not(tmp_path: Path, part: str) -> None:
+    path, start = write(tmp_path / "s.nii.gz", (part * (900_000 // len(part))).encode()), time.monotonic()
+    assert label_names(path) == {} and time.monotonic() - start < 5
 
 
 def test_files_without_a_table_and_damaged_ones_have_no_names(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class BodySegmentTest(unittest.TestCase):
         for words, arguments in (
             ("There is no segmentation", (None, self.volume)),
             ("no reference volume", (self.segmentation, None)),
-            ("nothing denser than air", (self.segmentation, empty)),
+            ("shows no air around a body", (self.segmentation, empty)),
             ("shears", (self.segmentation, flat)),
             ("is synthetic", (self.segmentation, synthetic)),
         ):
