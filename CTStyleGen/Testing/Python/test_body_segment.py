@@ -1,9 +1,6 @@
 """A segment of the body from the CT: the real child process, and a segment in its place beneath the others."""
 
-import tempfile
 import unittest
-from pathlib import Path
-from unittest import mock
 
 import CTStyleGenTesting  # noqa: F401 - prepares slicer
 import numpy as np
@@ -14,6 +11,7 @@ from CTStyleGenCore.errors import InputError
 from CTStyleGenLib.conditioning import conditioningFromSegmentation, lacksBody
 from CTStyleGenLib.job_queue import State, jobQueue
 from CTStyleGenLib.jobs import JobError
+from CTStyleGenTesting.temporary import temporaryPlace
 
 from CTStyleGen import CTStyleGenLogic
 
@@ -39,12 +37,7 @@ class BodySegmentTest(unittest.TestCase):
         self.volume = scenes.addVolume(hu, self.grid)
         self.segmentation = scenes.addSegmentation({"lung": self.lung}, self.grid)
         self.segmentation.CreateDefaultDisplayNodes()
-        temporary = tempfile.TemporaryDirectory()  # in which a temporary folder that stays is found
-        self.addCleanup(temporary.cleanup)
-        self.temporary = Path(temporary.name)
-        patcher = mock.patch.object(tempfile, "tempdir", temporary.name)
-        patcher.start()
-        self.addCleanup(patcher.stop)
+        self.temporary = temporaryPlace(self)
 
     def labels(self) -> np.ndarray:
         found = conditioningFromSegmentation(self.segmentation, self.volume, THORAX)

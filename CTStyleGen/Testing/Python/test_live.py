@@ -1,6 +1,5 @@
 """Live: the slice in view follows the segmentation, and equals what a whole run makes of it."""
 
-import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from CTStyleGenLib.live import Live
 from CTStyleGenLib.synthesis import SynthesisJob, Wish
 from CTStyleGenTesting.chest import SHAPE, chestMasks, tinyModel
 from CTStyleGenTesting.panels import passTime, passTimeUntil, sliceView
+from CTStyleGenTesting.temporary import temporaryPlace
 
 
 @unittest.skipUnless(chest.CAN_TRAIN, chest.CANT_TRAIN)
@@ -28,12 +28,7 @@ class LiveTest(unittest.TestCase):
         self.wish = Wish(tinyModel(), seed=5, device="cpu")
         self.view = sliceView()
         self.show(1)
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.temporary = Path(temporary.name)
-        patcher = mock.patch.object(tempfile, "tempdir", temporary.name)
-        patcher.start()
-        self.addCleanup(patcher.stop)
+        self.temporary = temporaryPlace(self)
 
     def show(self, number: int) -> None:
         """Moves the axial view to a slice."""

@@ -1,9 +1,6 @@
 """New segmentations beside the source: the real child process, and nodes that carry over what the source says."""
 
-import tempfile
 import unittest
-from pathlib import Path
-from unittest import mock
 
 import CTStyleGenTesting  # noqa: F401 - prepares slicer
 import numpy as np
@@ -11,6 +8,7 @@ import slicer
 from CTStyleGenTesting import scenes
 from CTStyleGenCore.errors import InputError
 from CTStyleGenLib.geometry import ijkToRAS
+from CTStyleGenTesting.temporary import temporaryPlace
 
 from CTStyleGen import CTStyleGenLogic
 
@@ -39,12 +37,7 @@ class VariationTest(unittest.TestCase):
         self.volume = scenes.addVolume(np.zeros(SHAPE, np.int16), self.grid)
         self.segmentation = scenes.addSegmentation(masks(), self.grid)
         scenes.setTerminology(self.segmentation, "heart", "80891009")
-        temporary = tempfile.TemporaryDirectory()  # in which a temporary folder that stays is found
-        self.addCleanup(temporary.cleanup)
-        self.temporary = Path(temporary.name)
-        patcher = mock.patch.object(tempfile, "tempdir", temporary.name)
-        patcher.start()
-        self.addCleanup(patcher.stop)
+        self.temporary = temporaryPlace(self)
 
     def vary(self, **options: object) -> list[slicer.vtkMRMLSegmentationNode]:
         return self.logic.vary(self.segmentation, self.volume, **{"way": "deform", **options})
