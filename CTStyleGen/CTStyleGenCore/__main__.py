@@ -169,7 +169,11 @@ def _body(options: argparse.Namespace, report: Report) -> None:
     from .volumes import read_ct, require_writable, write_volume
 
     require_writable(options.output)
-    body = find_body(read_ct(options.ct))
+
+    def progress(done: int, total: int) -> None:
+        report({"event": "progress", "done": done, "total": total, "unit": "slice"})
+
+    body = find_body(read_ct(options.ct), progress)
     if body is None:
         raise InputError(
             f"{options.ct} shows no air around a body, or nothing else: give a CT in HU that shows where it ends."

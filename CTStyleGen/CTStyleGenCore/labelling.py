@@ -48,12 +48,12 @@ def label_chest(ct: sitk.Image, anatomy: Anatomy) -> sitk.Image:
     return from_axial(painted, ct)
 
 
-def find_body(ct: sitk.Image) -> sitk.Image | None:
+def find_body(ct: sitk.Image, progress: Callable[[int, int], None] = lambda done, total: None) -> sitk.Image | None:
     """The body in a CT (int16 HU, 3-D, of any orientation) with all within it: uint8 in the CT's geometry, 1 or 0.
 
-    None where there is nothing denser than air, or nothing else.
+    None where there is nothing denser than air, or nothing else. ``progress`` is told how many slices are done.
     """
-    found = _body(*_smooth(ct))
+    found = _body(*_smooth(ct), progress)
     return from_axial(found.astype(np.uint8), ct) if _can_be_body(found) else None
 
 
@@ -141,11 +141,17 @@ def _masks(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Mask, M
     return body, lungs | airways, mediastinum & ~airways, bone, np.stack([spine.canal for spine in spines])
 
 
-def _body(hu: np.ndarray, spacing: tuple[float, float, float]) -> Mask:
+def _body(
+    hu: np.ndarray,
+    spacing: tuple[float, float, float],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Mask:
     """What is denser than air, filled, once what is thin (blankets, tubes, the table) and small is away."""
-    plane = spacing[:2]
-    filled = _each_slice(lambda dense: _fill(_open(dense, 1.4, plane)), hu > _SKIN_HU)
-    return _parts(_each_slice(lambda body: _open(body, 6.0, plane), filled), _LIMB)
+    plane, slices = spacing[:2], []
+    for number, dense in enumerate(hu > _SKIN_HU, 1):
+        slices.append(_open(_fill(_open(dense, 1.4, plane)), 6.0, plane))
+        progress(number, len(hu))
+    return _parts(np.stack(slices), _LIMB)
 
 
 def _lungs(hu: np.ndarray, body: Mask, plane: Plane) -> Mask:

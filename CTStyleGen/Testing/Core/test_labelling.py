@@ -1,5 +1,6 @@
 """Labels by thresholds: on a drawn chest in every orientation, on real cases, and in the demo's content."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,9 @@ def test_the_command_body(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     ct, truth = draw_chest()
     paths = [str(tmp_path / name) for name in ("ct.nrrd", "body.nii.gz", "air.nrrd", "none.nrrd")]
     sitk.WriteImage(ct, paths[0])
-    assert main(["body", "--ct", paths[0], "--output", paths[1]]) == 0
+    assert main(["body", "--ct", paths[0], "--output", paths[1], "--json"]) == 0
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [event.get("done") for event in events] == [1, 2, 3, None] and events[-1]["outputs"] == [paths[1]]
     body = sitk.ReadImage(paths[1])
     assert body.GetPixelID() == sitk.sitkUInt8 and body.GetSize() == ct.GetSize()
     assert dice(sitk.GetArrayFromImage(body), (truth > 0).astype(np.uint8), 1) > 0.99
