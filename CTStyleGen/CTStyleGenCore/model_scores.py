@@ -263,7 +263,7 @@ def _of_sets(made: Sequence[Made], rulers: Rulers) -> Iterator[Score]:
     for styles in dict.fromkeys(one.styles for one in made):
         alike = [one for one in made if one.styles == styles]
         pictures = [one.picture for one in alike]
-        aim = rulers.unseen if styles == "unseen" else slices_of_looks(one.style for one in alike)
+        aim = rulers.unseen if styles == "unseen" else _slices_of_looks(one.style for one in alike)
         others = [picture for picture in rulers.train if picture not in aim]
         for organ in rulers.organs:
             mine, real, train, every = (
@@ -287,6 +287,6 @@ def _of_sets(made: Sequence[Made], rulers: Rulers) -> Iterator[Score]:
         yield Score(styles, "copies", WHOLE, near_copies(nearest), near_copies(unseen))
 
 
-def slices_of_looks(styles: Iterable[Style]) -> list[Picture]:
+def _slices_of_looks(styles: Iterable[Style]) -> list[Picture]:
     """The real slices of styles, each once."""
     return list(dict.fromkeys(picture for style in styles for picture in style.pictures))
