@@ -1,5 +1,6 @@
 """The section Export of the Generate panel: an annotated data set to train with, of the chosen segmentation or more."""
 
+import contextlib
 import html
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from slicer.i18n import tr as _
 from .conditioning import referenceOf
 from .job_bar import JobBar
 from .job_queue import QueuedJob, State
+from .jobs import JobCanceled
 from .panel import Panel
 from .parameters import ExportCases, ExportLook
 from .python_call import copyAsPython
@@ -150,7 +152,8 @@ class ExportSection(Panel):
     def _onExport(self) -> None:
         """Adds a job to the queue."""
         self.ui.resultLabel.text = ""
-        with slicer.util.tryWithErrorDisplay(_("No data set was made."), waitCursor=True):
+        shown = slicer.util.tryWithErrorDisplay(_("No data set was made."), waitCursor=True)
+        with shown, contextlib.suppress(JobCanceled):
             job = self.logic.expand(**self._asked(), wait=False)
             notices: list[str] = []
             self._jobs.add(job, lambda job: self._end(job, notices), notices.append)

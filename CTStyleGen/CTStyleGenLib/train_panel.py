@@ -16,6 +16,7 @@ from . import training_cases
 from .case_table import CaseRow, CaseTable
 from .conditioning import referenceOf
 from .devices import Devices
+from .jobs import JobCanceled
 from .models import featureWeights, modelPath
 from .panel import Panel
 from .parameters import CaseSource, Features, TableChoice
@@ -302,7 +303,8 @@ class TrainPanel(Panel):
         return {"cases": pairs, **{name: getattr(options, name) for name in options.__dataclass_fields__}}
 
     def _onStart(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("No training was started."), waitCursor=True):
+        shown = slicer.util.tryWithErrorDisplay(_("No training was started."), waitCursor=True)
+        with shown, contextlib.suppress(JobCanceled):
             begun = self.logic.train(**self._asked())
             self.parameters.trainName = _freeName()
             self.trainings.refresh(select=begun)

@@ -7,6 +7,7 @@ whether its look is learned. So it is saved with the scene, and goes with its no
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from slicer.i18n import tr as _
 from .conditioning import Conditioning, conditioningFromSegmentation, lacksBody, referenceOf, segmentTimes
 from .geometry import imageInGrid
 from .outputs import ATTRIBUTE_PREFIX
+from .progress_dialog import ProgressDialog
 
 CT_ROLE = "CTStyleGen.caseCT"
 _NAME, _STYLE = ATTRIBUTE_PREFIX + "CaseName", ATTRIBUTE_PREFIX + "CaseIsStyle"
@@ -210,15 +212,18 @@ def exportCases(cases: Sequence[TrainingCase], folder: Path, anatomy: Anatomy, c
     """Writes each case's CT and organ labels, in the CT's own grid, into a folder of its name.
 
     Compressing takes seconds a case: worth it where they stay long, as a training's.
-    Raises InputError where a volume has no HU or no segment is of use, and when the disk is full.
+    Raises InputError where a volume has no HU or no segment is of use, and when the disk is full; JobCanceled when the
+    user cancels it, in a dialog that comes when it takes long.
     """
-    for case in cases:
-        labels = imageInGrid(_conditioning(case, anatomy).labels, case.volumeNode)
-        voxels = slicer.util.arrayFromVolume(case.volumeNode)
-        ct = in_hu(imageInGrid(voxels, case.volumeNode), _("The CT of '{name}'").format(name=case.name))
-        (folder / case.name).mkdir()
-        write_volume(ct, folder / case.name / "ct.nrrd", compress)
-        write_volume(labels, folder / case.name / "labels.nrrd", compress)
+    with ProgressDialog(_("Exporting cases"), len(cases)) as progress:
+        for case in cases:
+            progress.next(_("Exporting '{name}' ...").format(name=case.name))
+            labels = imageInGrid(_conditioning(case, anatomy).labels, case.volumeNode)
+            voxels = slicer.util.arrayFromVolume(case.volumeNode)
+            ct = in_hu(imageInGrid(voxels, case.volumeNode), _("The CT of '{name}'").format(name=case.name))
+            (folder / case.name).mkdir()
+            progress.aside(partial(write_volume, ct, folder / case.name / "ct.nrrd", compress))
+            progress.aside(partial(write_volume, labels, folder / case.name / "labels.nrrd", compress))
 
 
 def casesIn(folder: Path) -> list[CaseFiles]:

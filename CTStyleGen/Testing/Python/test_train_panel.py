@@ -4,8 +4,11 @@ import contextlib
 import json
 import os
 import signal
+import time
 import unittest
-from typing import ClassVar
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
 from unittest import mock
 
 import CTStyleGenTesting  # noqa: F401 - prepares slicer
@@ -15,8 +18,10 @@ import slicer
 from CTStyleGenTesting import scenes
 from CTStyleGenCore import background
 from CTStyleGenCore.anatomy import load_anatomy
-from CTStyleGenLib import training, training_cases
+from CTStyleGenCore.errors import InputError
+from CTStyleGenLib import progress_dialog, training, training_cases
 from CTStyleGenLib.devices import Devices
+from CTStyleGenLib.jobs import JobError
 from CTStyleGenLib.parameters import CaseSource, Features, TableChoice
 from CTStyleGenLib.train_panel import TrainPanel
 from CTStyleGenLib.training_run import State
@@ -220,6 +225,74 @@ class CasesTest(TrainPanelTestCase):
         self.panel._onDevice(1)
         self.assertEqual(self.parameters.trainDevice, "cpu")
         self.assertRegex(self.checked(), r"on CPU, 2 threads\.\nExpected: about \d")
+
+
+class ExportTest(TrainPanelTestCase):
+    """What is seen while the scene's cases are exported, for a training of which nothing is begun."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addChests(3)
+        self.ui.addAllButton.click()
+        self.tick(0)
+        self.checked()
+        window = qt.QMainWindow()
+        for patched in (
+            mock.patch.object(slicer.util, "mainWindow", return_value=window),
+            mock.patch.object(progress_dialog, "_AFTER_MS", 0),
+            mock.patch.object(slicer.util, "errorDisplay"),
+        ):
+            patched.start()
+            self.addCleanup(patched.stop)
+
+    def start(self, write: Callable[..., None], onDialog: Callable[[Any], None]) -> None:
+        """As a click on Start, with this in place of `write_volume`, and this called while the dialog is seen."""
+
+        def look() -> None:
+            for window in slicer.app.topLevelWidgets():
+                if window.className() == "QProgressDialog" and window.visible:
+                    onDialog(window)
+
+        timer = qt.QTimer(self.panel.widget)
+        timer.connect("timeout()", look)
+        timer.start(1)
+        self.addCleanup(timer.stop)
+        with mock.patch.object(training_cases, "write_volume", write):
+            self.panel._onStart()
+
+    def assertNothingLeft(self) -> None:
+        passTimeUntil(lambda: not any(w.className() == "QProgressDialog" for w in slicer.app.topLevelWidgets()))
+        self.assertEqual(self.module.logic.trainings(), [])
+        self.assertEqual([path for path in self.folder.rglob("*") if path.name != "training"], [])
+        self.checked()
+        self.assertTrue(self.ui.startButton.enabled)
+
+    def test_slicer_stays_alive(self) -> None:
+        seen: list[tuple[int, str]] = []
+        began = mock.patch.object(training.Training, "begin", side_effect=JobError("That was all."))
+        with began, self.assertRaisesRegex(JobError, "That was all."):
+            self.start(lambda *given: time.sleep(0.1), lambda shown: seen.append((shown.value, shown.labelText)))
+        self.assertEqual(list(dict.fromkeys(seen)), [(n, f"Exporting 'case-{n + 1}' ...") for n in range(3)])
+        self.assertNothingLeft()
+
+    def test_cancel(self) -> None:
+        written: list[Path] = []
+
+        def write(image: sitk.Image, path: Path, compress: bool) -> None:
+            written.append(path)
+            time.sleep(0.1)
+
+        self.start(write, lambda dialog: dialog.cancel())
+        self.assertEqual([path.name for path in written], ["ct.nrrd"])
+        self.assertNothingLeft()
+
+    def test_no_room(self) -> None:
+        def write(image: sitk.Image, path: Path, compress: bool) -> None:
+            raise InputError("There is no room on the disk.")
+
+        with self.assertRaisesRegex(InputError, "no room"):
+            self.start(write, lambda dialog: None)
+        self.assertNothingLeft()
 
 
 @unittest.skipUnless(CAN_TRAIN, CANT_TRAIN)
