@@ -7,6 +7,7 @@ crash. Nothing is installed unless the user asks.
 import importlib
 import importlib.metadata
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -116,7 +117,9 @@ def _devices() -> list[dict[str, Any]]:
     """What can be computed on: name for --device, title, memory in bytes, and of a GPU whether it works."""
     import torch
 
-    devices: list[dict[str, Any]] = [{"name": "cpu", "title": f"CPU, {torch.get_num_threads()} threads"}]
+    threads = torch.get_num_threads()
+    title = "CPU, 1 thread" if threads == 1 else f"CPU, {threads} threads"
+    devices: list[dict[str, Any]] = [{"name": "cpu", "title": title}]
     if hasattr(os, "sysconf"):  # not on Windows
         devices[0]["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for index in range(torch.cuda.device_count()):
@@ -141,6 +144,11 @@ def install(packages: Sequence[str], wheels: Path | None, again: bool, report: R
     known = {requirement.package: requirement.specifier for requirement in REQUIREMENTS}
     if unknown := [package for package in packages if package not in known]:
         raise InputError(f"CTStyleGen doesn't need {unknown[0]!r}: choose from {', '.join(known)}.")
+    if "torch" in packages and (sys.platform, platform.machine()) == ("darwin", "x86_64"):
+        raise InputError(
+            "PyTorch has no builds for Intel Macs any more: use Linux, Windows, or a Mac with Apple silicon and a Slicer "
+            "built for it."
+        )
     specifiers = [known[package] for package in packages]
     if wheels is not None:
         _check_wheels(wheels)

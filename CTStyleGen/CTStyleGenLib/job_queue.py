@@ -8,6 +8,7 @@ All of it happens on the main thread, since nodes may be touched nowhere else.
 import enum
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import qt
@@ -173,9 +174,13 @@ class JobQueue:
         slicer.mrmlScene.RemoveObserver(self._observer)
 
     def _cancel(self, jobs: Iterable[QueuedJob]) -> None:
-        for job in reversed(list(jobs)):  # so that none begins meanwhile
-            job.cancel()
-        self._jobs = [job for job in self._jobs if not job.hasEnded]
+        """All of them, whatever one of them raises; the last first, so that none begins meanwhile."""
+        try:
+            with ExitStack() as canceled:
+                for job in jobs:
+                    canceled.callback(job.cancel)
+        finally:
+            self._jobs = [job for job in self._jobs if not job.hasEnded]
 
     def _onSceneClose(self, caller: Any, event: str) -> None:
         self._cancel(job for job in self._jobs if job.lane == QueuedJob.lane)

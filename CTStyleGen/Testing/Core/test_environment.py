@@ -204,6 +204,13 @@ def test_the_automatic_device_is_the_first_that_works(monkeypatch: pytest.Monkey
     assert environment.automatic_device() == "cuda:1"
 
 
+def test_there_is_no_torch_for_intel_macs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.sys, "platform", "darwin")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "x86_64")
+    with pytest.raises(InputError, match=r"^PyTorch has no builds for Intel Macs any more: use Linux"):
+        environment.install(["torch", "torchvision"], None, False, lambda event: None)
+
+
 @pytest.mark.parametrize(
     ("packages", "wheels", "sentence"),
     [

@@ -183,6 +183,17 @@ class QueueTest(unittest.TestCase):
         self.assertEqual((done.ends, canceled.ends), ([State.DONE], [State.CANCELED]))
         self.assertEqual(done.result, 7)
 
+    def test_all_are_canceled_even_if_one_of_them_fails(self) -> None:
+        running, waiting, last = jobs = self.queued(ENDLESS, ENDLESS, ENDLESS)
+        last._close = mock.Mock(side_effect=PermissionError)
+        passTimeUntil(lambda: running.events)
+        with self.assertRaises(PermissionError):
+            jobQueue().cancelAll()
+        self.assertEqual([job.ends for job in jobs], [[State.CANCELED]] * 3)
+        self.assertFalse(any(job in jobQueue() for job in jobs))
+        self.assertGone(running.pids)
+        self.assertEqual(waiting.events, [])
+
     def test_a_listener_that_fails(self) -> None:
         job = ScriptJob(self.folder, ENDLESS)
 
