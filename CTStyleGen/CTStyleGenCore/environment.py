@@ -146,8 +146,8 @@ def install(packages: Sequence[str], wheels: Path | None, again: bool, report: R
         raise InputError(f"CTStyleGen doesn't need {unknown[0]!r}: choose from {', '.join(known)}.")
     if "torch" in packages and (sys.platform, platform.machine()) == ("darwin", "x86_64"):
         raise InputError(
-            "PyTorch has no builds for Intel Macs any more: use Linux, Windows, or a Mac with Apple silicon and a Slicer "
-            "built for it."
+            "PyTorch has no builds for Intel Macs any more: use Linux, Windows, or a Mac with Apple silicon and a "
+            "Slicer built for it."
         )
     specifiers = [known[package] for package in packages]
     if wheels is not None:
