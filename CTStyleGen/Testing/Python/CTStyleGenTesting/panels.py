@@ -108,6 +108,7 @@ class ModuleTestCase(ModelsFolderTestCase):
         known.start()
         self.addCleanup(known.stop)
         self.module = openModule()
+        self.module.ui.panelTabs.setCurrentIndex(0)
         self.addCleanup(closeModule)
         self.addCleanup(self.assertNoSlotFailed)
 
