@@ -30,7 +30,7 @@ from . import __version__
 from .cases import CaseFiles, SourceLabel, find_cases
 from .dicom_export import require_dicom, write_dicom
 from .errors import InputError, Stopped
-from .files import is_left_over, read_json, require_place, written_beside
+from .files import is_left_over, read_json, remove_left_over, require_place, written_beside
 from .label_check import Lacks
 from .plausibility import Ranges, measure_ranges
 from .png import write_png
@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # torch is imported where images are made: Slicer's process a
 T = TypeVar("T")
 LABELS = ("organs", "source")
 _ENDING = ".nii.gz"
+_FOLDERS = ("imagesTr", "labelsTr", "dicom", ".")  # of a data set
 _BYTES, _DICOM_BYTES = 1.2, 2.7  # a voxel takes, in HU and labels, compressed; and as DICOM, which is not
 _OTHERS = 50  # cases whose anatomies are at hand to vary one; of more, these, evenly spread
 _WORDS = {  # for what a plan tells, where another one is asked for than was begun
@@ -293,7 +294,7 @@ class _Job:
     def _remove_folders(self) -> None:
         """Undoes `begin`, where no image was made."""
         (self.options.output / "plan.json").unlink()
-        for folder in ("imagesTr", "labelsTr", "dicom", "."):
+        for folder in _FOLDERS:
             with suppress(OSError):  # not there, or not empty
                 (self.options.output / folder).rmdir()
 
@@ -352,6 +353,8 @@ class _Job:
     def end(self, report: "Report") -> None:
         """Writes what describes the whole data set. Raises InputError when no image could be made."""
         made = [item for item in self.items if self._is_whole(item)]
+        for folder in _FOLDERS:
+            remove_left_over(self.options.output / folder)  # by one that was killed a moment ago
         if not made:
             self._remove_folders()
             raise InputError(

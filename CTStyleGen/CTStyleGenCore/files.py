@@ -117,10 +117,17 @@ def _hold(folder: Path) -> IO[bytes]:
 
 @cache  # once for a folder and process
 def _sweep(folder: Path) -> None:
-    """Removes the temporary folders in ``folder`` whose processes have ended, as a kill leaves them."""
+    remove_left_over(folder, _FRESH_SECONDS)
+
+
+def remove_left_over(folder: Path, seconds: float = 0.0) -> None:
+    """Removes the temporary folders in ``folder`` whose processes have ended, as a kill leaves them.
+
+    Those older than ``seconds`` alone, where another process may be about to make one.
+    """
     for left in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            if abs(time.time() - left.stat().st_mtime) > _FRESH_SECONDS:  # in the future, if the clock was put back
+            if abs(time.time() - left.stat().st_mtime) >= seconds:  # in the future, if the clock was put back
                 shutil.rmtree(_ended(left), ignore_errors=True)
 
 

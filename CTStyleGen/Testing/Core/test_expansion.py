@@ -251,7 +251,10 @@ def test_a_killed_expansion_goes_on(still_set: Path, model: Path, cases: Path, t
         next(line for line in process.stdout if '"done": 1' in line)
         process.send_signal(signal.SIGKILL)
     assert not (output / "dataset.json").exists() and all(values.size for values in arrays(output).values())
+    for folder in (output, output / "imagesTr"):  # killed while it wrote a file
+        (folder / ".ctstylegen-killed").mkdir(exist_ok=True)
     assert main(arguments(model, cases, output, *STILL, "--resume")) == 0
+    assert not list(output.rglob(".ctstylegen-*"))
     assert same_arrays(output, still_set) and manifest(output) == manifest(still_set)
 
 
