@@ -359,6 +359,7 @@ class RunTest(TrainPanelTestCase):
         self.assertFalse(self.ui.pauseButton.enabled or self.ui.stopButton.enabled)
         self.assertFalse(background.is_alive(run.folder))
 
+        self.addCleanup(self.panel.setParameterNode, None)
         self.panel.setParameterNode(self.module.logic.getParameterNode())
         self.ui.discardButton.click()
         self.assertEqual(self.ui.trainingComboBox.currentText, "(none yet)")
