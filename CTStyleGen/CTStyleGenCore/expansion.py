@@ -27,6 +27,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import __version__
+from .airways import volume_with_airways
 from .cases import CaseFiles, SourceLabel, find_cases
 from .dicom_export import require_dicom, write_dicom
 from .errors import InputError, Stopped
@@ -196,6 +197,7 @@ class _Content:
     """A case as images are made from it."""
 
     variations: Variations
+    map: sitk.Image  # organ labels with airways, which images are drawn from
     source: sitk.Image | None  # its own segment values, where these are wanted
 
 
@@ -317,7 +319,8 @@ class _Job:
         files = self.contents[case_id]
         case = files.read(self.anatomy)
         source = files.read_source(self.anatomy, case.ct)[0] if self.options.labels == "source" else None
-        return _Content(Variations(case.labels, self.anatomy, self.others, self.ranges), source)
+        drawn_from = volume_with_airways(case.labels, case.ct, self.anatomy)
+        return _Content(Variations(case.labels, self.anatomy, self.others, self.ranges), drawn_from, source)
 
     def _make(self, item: Item, content: _Content, report: "Report", stopping: Callable[[], bool]) -> bool:
         """Makes and writes an image, or tells why its anatomy can't be; False when it was stopped on the way."""
@@ -335,7 +338,8 @@ class _Job:
 
         look = self.model.look(item.styles)
         try:
-            ct = synthesize_volume(self.model, varied.labels, item.seed, 0, go_on, look)
+            drawn_from = varied.warp(content.map, labels=True)
+            ct = synthesize_volume(self.model, drawn_from, item.seed, 0, go_on, look)
         except Stopped:
             return False
         labels = varied.labels if content.source is None else varied.warp(content.source, labels=True)

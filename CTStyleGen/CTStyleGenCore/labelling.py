@@ -15,10 +15,9 @@ import SimpleITK as sitk
 
 from .anatomy import Anatomy
 from .errors import InputError
+from .morphology import Mask, Plane, closed, depth, dilated, each_slice, filled, large_pieces, opened, pieces
 from .volumes import axial, from_axial
 
-Mask = np.ndarray  # bool, (k, j, i) of a volume or (j, i) of a slice; j runs to the back, i to the patient's left
-Plane = tuple[float, float]  # mm between columns, mm between rows
 _SKIN_HU, _LUNG_HU, _BONE_HU = -300, -350, 160  # skin from air, lung from soft tissue, bone from soft tissue
 _BARE = 0.25  # of the body, without a label: more is a body that nobody labelled; less, arms that touch it
 _SOME_SLICES, _COARSE_MM = 40, 3.0  # so many slices at most, by pixels of that size at most, tell
@@ -107,7 +106,7 @@ def fill_left_out(labels: np.ndarray, left_out: np.ndarray, axis: int, anatomy: 
     for slice_, hidden in zip(np.moveaxis(labels, axis, 0), np.moveaxis(left_out, axis, 0), strict=True):
         gap = hidden & (slice_ == 0)
         if gap.any():
-            slice_[_fill(slice_ > 0) & gap] = body.label
+            slice_[filled(slice_ > 0) & gap] = body.label
 
 
 def _can_be_body(found: Mask) -> bool:
@@ -132,12 +131,12 @@ def _masks(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[Mask, M
     bright = body & (hu > _BONE_HU)
     spines = _spines(hu, bright, lungs, body, spacing)
     between = body & _between(lungs)
-    inner = _each_slice(lambda part: _open(part, 8.0, plane), between)
+    inner = each_slice(lambda part: opened(part, 8.0, plane), between)
     lowest = int(np.argmax(lungs.sum(axis=(1, 2))))  # below, the liver's dome lies between the lungs
-    inner[:lowest] |= _each_slice(lambda part: _depth(part, plane) > _RIB_MM, body)[:lowest]
+    inner[:lowest] |= each_slice(lambda part: depth(part, plane) > _RIB_MM, body)[:lowest]
     bone = _bone(bright, between, inner, lungs, spines, plane)
     mediastinum = _mediastinum(between & ~bone, lungs, spines, lowest, spacing)
-    airways = mediastinum & _each_slice(lambda air: _open(air, 3.0, plane), hu < _LUNG_HU)
+    airways = mediastinum & each_slice(lambda air: opened(air, 3.0, plane), hu < _LUNG_HU)
     return body, lungs | airways, mediastinum & ~airways, bone, np.stack([spine.canal for spine in spines])
 
 
@@ -149,23 +148,23 @@ def _body(
     """What is denser than air, filled, once what is thin (blankets, tubes, the table) and small is away."""
     plane, slices = spacing[:2], []
     for number, dense in enumerate(hu > _SKIN_HU, 1):
-        slices.append(_open(_fill(_open(dense, 1.4, plane)), 6.0, plane))
+        slices.append(opened(filled(opened(dense, 1.4, plane)), 6.0, plane))
         progress(number, len(hu))
-    return _parts(np.stack(slices), _LIMB)
+    return large_pieces(np.stack(slices), _LIMB)
 
 
 def _lungs(hu: np.ndarray, body: Mask, plane: Plane) -> Mask:
     """The air in the body but for small bubbles (bowel, trachea on its own), with the vessels inside."""
-    air = _each_slice(lambda air: _open(air, 1.5, plane), body & (hu < _LUNG_HU))
+    air = each_slice(lambda air: opened(air, 1.5, plane), body & (hu < _LUNG_HU))
     largest_hole = round(_LESION_MM2 / (plane[0] * plane[1]))
 
     def complete(lung: Mask) -> Mask:
-        closed = _close(lung, 5.0, plane)
-        holes = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(_fill(closed) & ~closed)))
+        whole = closed(lung, 5.0, plane)
+        holes = pieces(filled(whole) & ~whole)
         small = np.bincount(holes.ravel()) <= largest_hole  # a larger one is the mediastinum, with lung all around it
-        return closed | (small[holes] & (holes > 0))
+        return whole | (small[holes] & (holes > 0))
 
-    return body & _each_slice(complete, _parts(air, 0.1))
+    return body & each_slice(complete, large_pieces(air, 0.1))
 
 
 @dataclass(frozen=True)
@@ -221,8 +220,8 @@ def _find_canal(hu: np.ndarray, bright: Mask, guess: _Spine, plane: Plane) -> _S
     """The hole in the vertebra that is round, soft, of a canal's size and nearest to the guess, or None."""
     best: tuple[float, _Spine] | None = None
     for gap_mm in (1.5, 3.0, 5.0):
-        ring = _close(bright, gap_mm, plane)
-        holes = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(_fill(ring) & ~ring)))
+        ring = closed(bright, gap_mm, plane)
+        holes = pieces(filled(ring) & ~ring)
         areas_mm2 = np.bincount(holes.ravel()) * plane[0] * plane[1]
         for label in 1 + np.flatnonzero(areas_mm2[1:] > np.pi * _CANAL_RADIUS_MM[0] ** 2):
             candidate = _rate_hole(hu, holes == label, bright, guess, plane)
@@ -237,10 +236,10 @@ def _rate_hole(hu: np.ndarray, hole: Mask, bright: Mask, guess: _Spine, plane: P
     row, column = rows.mean(), columns.mean()
     if np.hypot((row - guess.row) * plane[1], (column - guess.column) * plane[0]) > 60:
         return None
-    radius, mean = _depth(hole, plane).max(), float(hu[hole].mean())
+    radius, mean = depth(hole, plane).max(), float(hu[hole].mean())
     if not (_CANAL_RADIUS_MM[0] <= radius <= _CANAL_RADIUS_MM[1] and _CORD_HU[0] <= mean <= _CORD_HU[1]):
         return None
-    return mean, _Spine(_dilate(hole, 1.5, plane) & ~bright, row, column)
+    return mean, _Spine(dilated(hole, 1.5, plane) & ~bright, row, column)
 
 
 def _between(lungs: Mask) -> Mask:
@@ -255,11 +254,11 @@ def _bone(bright: Mask, between: Mask, inner: Mask, lungs: Mask, spines: list[_S
 
     def pick(bright: Mask, between: Mask, inner: Mask, lungs: Mask, spine: _Spine) -> Mask:
         vertebra, around = (_vertebra(spine, size, plane) for size in (1.0, 1.35))
-        blood = _dilate(_open(bright & inner & ~vertebra, 4.0, plane), 3.0, plane) & ~vertebra
-        bone = bright & (_depth(lungs, plane) < 4.0) & (~inner | around) & ~blood
-        marrow = _fill(_close(bone & vertebra, 6.0, plane) | spine.canal) & vertebra
-        bone = (_fill(_close(bone, 2.0, plane) | spine.canal) | marrow) & ~spine.canal
-        parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(bone)))
+        blood = dilated(opened(bright & inner & ~vertebra, 4.0, plane), 3.0, plane) & ~vertebra
+        bone = bright & (depth(lungs, plane) < 4.0) & (~inner | around) & ~blood
+        marrow = filled(closed(bone & vertebra, 6.0, plane) | spine.canal) & vertebra
+        bone = (filled(closed(bone, 2.0, plane) | spine.canal) | marrow) & ~spine.canal
+        parts = pieces(bone)
         areas_mm2 = np.bincount(parts.ravel()) * plane[0] * plane[1]
         anchors = np.bincount(parts[vertebra | ~(lungs | between | inner)], minlength=len(areas_mm2))
         return bone & ((areas_mm2 > _SPECK_MM2) & (anchors > 0))[parts]
@@ -287,55 +286,9 @@ def _mediastinum(
     def pick(between: Mask, lungs: Mask, spine: _Spine) -> Mask:
         behind_mm, left_mm = _offsets_mm(between.shape, spine.row, spine.column, plane)
         reach = between & (left_mm < _HEART_MM[0]) & (left_mm > -_HEART_MM[1]) & (behind_mm < 0)
-        return _open(reach, 3.0, plane) & (reach.sum() < 1.6 * lungs.sum())
+        return opened(reach, 3.0, plane) & (reach.sum() < 1.6 * lungs.sum())
 
     reach = np.stack([pick(*slices) for slices in zip(between, lungs, spines, strict=True)])
     for k in range(lowest - 1, -1, -1):
-        reach[k] &= _dilate(reach[k + 1], 0.3 * spacing[2], plane)
-    return _each_slice(lambda part: _parts(part, 0.05), reach)
-
-
-def _each_slice(function: Callable[..., Mask], *volumes: Mask) -> Mask:
-    return np.stack([function(*slices) for slices in zip(*volumes, strict=True)])
-
-
-def _image(mask: Mask) -> sitk.Image:
-    return sitk.GetImageFromArray(mask.astype(np.uint8))
-
-
-def _fill(mask: Mask) -> Mask:
-    return sitk.GetArrayFromImage(sitk.BinaryFillhole(_image(mask))).astype(bool)
-
-
-def _parts(mask: Mask, share: float) -> Mask:
-    """The connected parts that are at least that share of the largest."""
-    parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(_image(mask)))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return (sizes >= max(1, share * sizes.max()))[parts]
-
-
-def _depth(mask: Mask, plane: Plane) -> np.ndarray:
-    """How far, in mm, each pixel's middle in the mask is from the mask's edge; 0 outside. The image's edge is none."""
-    if mask.all() or not mask.any():
-        return np.where(mask, np.inf, 0.0)
-    image = _image(~mask)
-    image.SetSpacing(plane)
-    to_outside = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
-    return np.maximum(to_outside - 0.5 * min(plane), 0)
-
-
-def _erode(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
-    return _depth(mask, plane) > radius_mm
-
-
-def _dilate(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
-    return ~_erode(~mask, radius_mm, plane)
-
-
-def _open(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
-    return mask & _dilate(_erode(mask, radius_mm, plane), radius_mm, plane)
-
-
-def _close(mask: Mask, radius_mm: float, plane: Plane) -> Mask:
-    return mask | _erode(_dilate(mask, radius_mm, plane), radius_mm, plane)
+        reach[k] &= dilated(reach[k + 1], 0.3 * spacing[2], plane)
+    return each_slice(lambda part: large_pieces(part, 0.05), reach)

@@ -27,8 +27,8 @@ CODE_SIZE = GRAIN + len(GRAIN_LAGS)
 TOLD = len(TOLD_LEVELS) + len(LAGS)
 _TOLD_PLACES = [*map(LEVELS.index, TOLD_LEVELS), *range(len(LEVELS), GRAIN)]
 _MIN_AREA = 16  # pixels; fewer have no distribution
-_QUARTILE = 0.25  # of the differences of neighbors, which tells the grain
-_OF_WHITE_NOISE = 2**0.5 * NormalDist().inv_cdf(0.5 + _QUARTILE / 2)  # that quartile, in deviations of the noise
+_QUARTILE = 0.25  # of the differences of differences, which tells the grain
+_OF_WHITE_NOISE = 2 * NormalDist().inv_cdf(0.5 + _QUARTILE / 2)  # that quartile, in deviations of the noise
 
 
 def measure_codes(x: Tensor, labels: Tensor, organs: int) -> Tensor:
@@ -107,17 +107,16 @@ def roughness(x: Tensor, shares: Tensor, lag: int) -> Tensor:
 
 
 def grain(x: Tensor, labels: Tensor, organs: int, lag: int) -> Tensor:
-    """The deviation of white noise whose pixels ``lag`` apart differ as those of each organ do: [organs].
+    """The deviation of white noise that changes as much from row to row, ``lag`` apart, and column to column: [organs].
 
-    x [K, S, S], labels int64 [K, S, S]; in the unit of x; 0 of the outside, and of an organ of few pairs. By the lower
-    quartile of the differences: few are across edges, as of muscle and fat, but these are large, and would pass for
-    noise in a mean (a robust estimate of noise, as the median of Donoho 1995 is one).
+    x [K, S, S], labels int64 [K, S, S]; in the unit of x; 0 of the outside, and of an organ of few squares. Of a
+    square's corners the difference of the differences: a slope has none, so that a small organ's edges don't pass for
+    noise. By their lower quartile: few are at other edges, as of muscle and fat, but these are large, and would pass
+    for noise in a mean (a robust estimate of noise, as the median of Donoho 1995 is one).
     """
-    pairs = []  # |x(p) - x(p + lag)|, and the organ that both are in, 0 where it isn't one
-    for axis in (-2, -1):
-        (a, b), (of_a, of_b) = _apart(x, axis, lag), _apart(labels, axis, lag)
-        pairs.append(((a - b).abs().flatten(), torch.where(of_a == of_b, of_a, 0).flatten()))
-    apart, shared = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    (a, b), (of_a, of_b) = _apart(x, -1, lag), _apart(labels, -1, lag)
+    (c, d), (of_c, of_d) = _apart(a - b, -2, lag), _apart(torch.where(of_a == of_b, of_a, 0), -2, lag)
+    apart, shared = (c - d).abs().flatten(), torch.where(of_c == of_d, of_c, 0).flatten()
     found = x.new_zeros(organs)
     for organ in range(1, organs):
         differences = apart[shared == organ]
@@ -154,7 +153,8 @@ def codes_to_json(codes: Tensor, anatomy: Anatomy, hu: HuRange) -> dict[str, lis
 def codes_from_json(card: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> Tensor:
     """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code.
 
-    Codes of before had only what networks are told, or no grain, or that of neighbors alone; unknown, it is NaN.
+    Codes of before had only what networks are told, or no grain, or that of neighbors alone; unknown, it is NaN. Later
+    ones had it by neighbors' differences, in which slopes were: taken as it is, a little too much.
     """
     rows = torch.stack([_row(card.get(organ.name)) for organ in anatomy.organs])
     quantiles, texture = rows.split((len(LEVELS), CODE_SIZE - len(LEVELS)), dim=1)

@@ -17,7 +17,7 @@ from .styles import SCORES
 
 _BORDER_SHARE = 0.25  # of an organ's pixels, at most, that lie at a border of it; more are thin all over
 _SMOOTH_DEVIATION = 6 / 16  # of white noise that is binomially smoothed
-_SMOOTH_GRAIN = (1 / 3, 5 / 6)  # at GRAIN_LAGS, squared, of a deviation of 1: 1 less the autocorrelation
+_SMOOTH_GRAIN = (1 / 9, 25 / 36)  # at GRAIN_LAGS, squared, of a deviation of 1: (1 less the autocorrelation) squared
 
 
 def normal_scores(h: Tensor, shares: Tensor) -> Tensor:
@@ -126,11 +126,10 @@ class StyledOrgans:
 def _powers(near: Tensor, far: Tensor) -> Tensor:
     """Of white and of smooth noise, [2, N, O], that add ``near`` and ``far``, [N, O], at the two lags of the grain.
 
-    As near to ``far`` as there is noise for; smooth alone where that isn't known (NaN).
+    As near to ``far`` as there is noise for; white alone where that isn't known (NaN).
     """
     of_near, of_far = _SMOOTH_GRAIN
-    most = near / of_near
-    smooth = ((far - near) / (of_far - of_near)).where(~far.isnan(), most).clamp(min=0).minimum(most)
+    smooth = ((far - near) / (of_far - of_near)).nan_to_num().clamp(min=0).minimum(near / of_near)
     return torch.stack([(near - of_near * smooth).clamp(min=0), smooth])  # rounding may leave less than nothing
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .airways import with_airways
 from .anatomy import Anatomy
 from .augmentation import Pose, draw_pose, posed
 from .cases import Case, find_cases
@@ -189,10 +190,11 @@ def _fullest(
 
 
 def slices_at(case: Case, places: Sequence[int], anatomy: Anatomy, size: int, hu: HuRange) -> list[TrainingSlice]:
-    """The axial slices of a case at these places, from 0 at its lower end."""
-    values, labels = axial(case.ct)[places], axial(case.labels)[places]
-    square = Square.of(case.labels, size)
+    """The axial slices of a case at these places, from 0 at its lower end, with the airways that its CT shows."""
     across, down, _ = sitk.DICOMOrient(case.labels, "LPS").GetSpacing()
+    values = axial(case.ct)[places]
+    labels = with_airways(axial(case.labels)[places], values, anatomy, (across, down))
+    square = Square.of(case.labels, size)
     side_mm = max(square.height * down, square.width * across)
     x = hu.to_unit(square.of_values(torch.from_numpy(values).float(), fill=hu.low))
     y = square.of_labels(torch.from_numpy(labels), len(anatomy.organs))

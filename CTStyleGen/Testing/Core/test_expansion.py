@@ -27,7 +27,7 @@ from CTStyleGenCore.expansion import _WORDS, ExpansionOptions, Looks, estimate, 
 from CTStyleGenCore.files import sha256
 from CTStyleGenCore.plausibility import Ranges, measure_ranges
 from CTStyleGenCore.splits import read_splits
-from CTStyleGenCore.synthesis import Model
+from CTStyleGenCore.synthesis import Model, synthesize_volume
 from CTStyleGenCore.variation import Variations
 from CTStyleGenCore.volumes import same_grid
 from hypothesis import given, settings
@@ -225,6 +225,31 @@ def test_its_events_are_those_of_the_docs(
     examples = documented("expand", tmp_path)
     assert shapes(events) | {shape for shape in shapes(examples) if shape.startswith("notice")} == shapes(examples)
     assert next(e for e in events if e["event"] == "started") == next(e for e in examples if e["event"] == "started")
+
+
+def test_images_have_the_airways_of_the_ct_and_labels_stay_the_segmentations(
+    model: Path, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, maps = tmp_path / "cases", []
+    shutil.copytree(cases / "A", folder / "A")
+    labels = sitk.ReadImage(str(folder / "A" / "labels.nrrd"))
+    bronchus = sitk.GetArrayFromImage(labels) == 3
+    bronchus[:, :35], bronchus[:, 38:], bronchus[..., :39], bronchus[..., 42:] = (False,) * 4
+    values = sitk.GetArrayFromImage(ct := sitk.ReadImage(str(folder / "A" / "ct.nrrd")))
+    with_air = sitk.GetImageFromArray(np.where(bronchus, np.int16(-990), values))
+    with_air.CopyInformation(ct)
+    sitk.WriteImage(with_air, str(folder / "A" / "ct.nrrd"))
+
+    def noted(model: Model, drawn_from: sitk.Image, *more: object) -> sitk.Image:
+        maps.append(sitk.GetArrayFromImage(drawn_from))
+        return synthesize_volume(model, drawn_from, *more)
+
+    monkeypatch.setattr("CTStyleGenCore.synthesis.synthesize_volume", noted)
+    assert main(arguments(model, folder, tmp_path / "set", "--amount", 0, "--per-case", 1)) == 0
+    (drawn_from,) = maps
+    assert bronchus.any() and np.array_equal((drawn_from == 2) & (sitk.GetArrayFromImage(labels) == 3), bronchus)
+    written = arrays(tmp_path / "set")["labelsTr/A_001.nii.gz"]
+    assert np.array_equal(written, sitk.GetArrayFromImage(labels))
 
 
 # --- stopped, killed, shared out --------------------------------------------------------------------------------------

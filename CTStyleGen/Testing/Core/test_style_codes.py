@@ -67,8 +67,9 @@ def test_white_noise_is_as_rough_at_every_lag() -> None:
 
 def test_grain_is_the_deviation_of_white_noise_and_edges_are_none() -> None:
     noise = 0.1 * torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(0))
-    stripes = (torch.arange(32) % 8 < 4).float().expand(2, 32, 32)  # as muscle in fat: an eighth of the pairs
-    for x in (noise, noise + stripes, noise + 3 * halves()):
+    stripes = (torch.arange(32) % 8 < 4).float().expand(2, 32, 32)  # as muscle in fat
+    slope = torch.linspace(0, 9, 32)
+    for x in (noise, noise + stripes, noise + 3 * halves(), noise + slope + 2 * slope[:, None]):
         assert grain(x, halves(), 3, 1).tolist() == [0.0, *(pytest.approx(0.1, rel=0.2),) * 2]
     rough, smoother = (measure_codes(x, halves(), 3)[1, len(LEVELS)] for x in (noise + stripes, noise))
     assert rough > 1.5 * smoother  # which takes edges for noise

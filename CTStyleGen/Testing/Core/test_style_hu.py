@@ -72,36 +72,35 @@ def test_organs_get_the_grain_of_their_style_and_keep_their_hu() -> None:
     x = organs.by_rank(rough)
     grained = organs.with_grain(x, noise[1])
     before, measured = (measure_codes(image[0], labels, 6) for image in (x, grained))
-    assert (before[[1, 3, 4], GRAIN] < 0.01).all() and before[2, GRAIN] > 0.03
+    assert (before[[1, 3, 4], GRAIN] < 0.01).all() and before[2, GRAIN] > 0.025
     torch.testing.assert_close(measured[[1, 2, 4], GRAIN], torch.full((3,), 0.02), rtol=0.15, atol=0)
     torch.testing.assert_close(measured[1:5, : len(LEVELS)], before[1:5, : len(LEVELS)], rtol=0, atol=0.002)
-    assert measured[1, GRAIN + 1].item() == pytest.approx(0.02, rel=0.15)
-    assert measured[4, GRAIN + 1].item() > 0.028
+    assert measured[[1, 4], GRAIN + 1].tolist() == pytest.approx([0.02, 0.02], rel=0.15)
     for organ in (0, 3):  # outside, and an organ of which no grain is known
         assert torch.allclose(grained[0, 0][labels[0] == organ], x[0, 0][labels[0] == organ], atol=1e-4)
 
 
-@pytest.mark.parametrize("ratio", [1.0, 1.3, 1.5])
+@pytest.mark.parametrize("ratio", [1.0, 1.6, 2.3])
 def test_noise_is_as_coarse_as_the_styles(ratio: float) -> None:
-    """Of white noise pixels differ as much at both lags, of smooth noise 1.58 times as much at the second."""
+    """White noise changes as much at both lags, smooth noise 2.5 times as much at the second."""
     torch.manual_seed(0)
     labels = quarters(128)
     shares, codes = OrganShares(GRAYS)(y_of(labels)), CODES.clone()
-    codes[..., GRAIN], codes[..., GRAIN + 1] = 0.02, 0.02 * ratio
+    codes[..., GRAIN], codes[..., GRAIN + 1] = 0.01, 0.01 * ratio
     organs = StyledOrgans(shares, codes)
     x = organs.by_rank(torch.linspace(-1, 1, 128).expand(1, 1, 128, 128))
     white = scattered(Waves(200)(torch.randn(1, 200), 64), 128)
     near, far = measure_codes(organs.with_grain(x, white)[0], labels, 6)[1:5, GRAIN:].T
-    assert near.mean().item() == pytest.approx(0.02, rel=0.15)
+    assert near.mean().item() == pytest.approx(0.01, rel=0.15)
     assert (far / near).mean().item() == pytest.approx(ratio, abs=0.08)
 
 
 def test_an_organ_whose_noise_is_all_smooth_spoils_no_other() -> None:
     """What rounding leaves of white noise then may be less than nothing, which has no square root."""
     near = torch.rand(1, 1000) * 1e-3
-    for far in (2 * near, 4 * near, torch.full_like(near, torch.nan)):
+    for far in (2 * near, 7 * near, torch.full_like(near, torch.nan)):
         powers = _powers(near, far)
-        assert (powers >= 0).all() and torch.allclose(powers[0] + powers[1] / 3, near)
+        assert (powers >= 0).all() and torch.allclose(powers[0] + powers[1] / 9, near)
 
 
 def test_scattered_waves_are_white_noise_that_follows_its_code() -> None:

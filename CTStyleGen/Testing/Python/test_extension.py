@@ -20,6 +20,7 @@ IN_CHILD = {"torch", "torchvision", "safetensors"}
 # The Lib imports these.
 WITHOUT_TORCH = (
     "__init__",
+    "airways",
     "anatomy",
     "background",
     "cases",
@@ -30,6 +31,7 @@ WITHOUT_TORCH = (
     "files",
     "labelling",
     "model_file",
+    "morphology",
     "organ_report",
     "presets",
     "styles",
