@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk
 
+from .airways import with_airways
 from .anatomy import Anatomy, Organ, SegmentReport
 from .cases import Case
 from .volumes import axial
@@ -77,9 +79,14 @@ class FittingSlices:
 
 
 def fitting_slices(case: Case, anatomy: Anatomy) -> FittingSlices:
-    """The slices to learn from: those without misfits."""
-    pairs = zip(axial(case.ct), axial(case.labels), strict=True)
-    found = [misfits(values, labels, anatomy) for values, labels in pairs]
+    """The slices to learn from: those without misfits. A trachea that is labelled mediastinum is none."""
+    ct, labelled = axial(case.ct), axial(case.labels)
+    found = [misfits(values, labels, anatomy) for values, labels in zip(ct, labelled, strict=True)]
+    if doubted := [place for place, organs in enumerate(found) if organs]:
+        plane = sitk.DICOMOrient(case.labels, "LPS").GetSpacing()[:2]
+        with_air = with_airways(labelled[doubted], ct[doubted], anatomy, plane)
+        for place, labels in zip(doubted, with_air, strict=True):
+            found[place] = misfits(ct[place], labels, anatomy)
     every = tuple(range(len(found)))
     wrong = [place for place in every if found[place]]
     if not wrong:

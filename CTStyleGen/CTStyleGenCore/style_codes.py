@@ -22,6 +22,7 @@ from .styles import BETWEEN, LEVELS, TOLD_LEVELS, quantiles_of
 
 LAGS = (1, 2, 4, 8)  # pixels apart
 GRAIN_LAGS = (1, 2)  # alike in white noise; the smoother its kernel makes a scanner's, the more it has of the second
+GRAIN_BY = "squares"  # what it is measured by, as a card says; of before it isn't comparable
 GRAIN = len(LEVELS) + len(LAGS)  # the place of the first of them in a code
 CODE_SIZE = GRAIN + len(GRAIN_LAGS)
 TOLD = len(TOLD_LEVELS) + len(LAGS)
@@ -150,13 +151,14 @@ def codes_to_json(codes: Tensor, anatomy: Anatomy, hu: HuRange) -> dict[str, lis
     return {organ.name: [round(v, 2) for v in row.tolist()] for organ, row in rows if not row.isnan().any()}
 
 
-def codes_from_json(card: Mapping[str, Any], anatomy: Anatomy, hu: HuRange) -> Tensor:
+def codes_from_json(card: Mapping[str, Any], anatomy: Anatomy, hu: HuRange, grain_by: str | None = GRAIN_BY) -> Tensor:
     """The inverse of `codes_to_json`, float32. Raises ValueError, TypeError or AttributeError for what is no code.
 
-    Codes of before had only what networks are told, or no grain, or that of neighbors alone; unknown, it is NaN. Later
-    ones had it by neighbors' differences, in which slopes were: taken as it is, a little too much.
+    Codes of before had only what networks are told, or no grain, or one by another measure: NaN, as it isn't known.
     """
     rows = torch.stack([_row(card.get(organ.name)) for organ in anatomy.organs])
+    if grain_by != GRAIN_BY:
+        rows[:, GRAIN:] = torch.nan
     quantiles, texture = rows.split((len(LEVELS), CODE_SIZE - len(LEVELS)), dim=1)
     span = (hu.high - hu.low) / 2
     return torch.cat([(quantiles - hu.low) / span - 1, texture / span], dim=1).float()

@@ -109,7 +109,8 @@ class StyledOrgans:
         added = _powers(missing, far)
         rougher = ((rough > wanted) & (missing == 0)).to(x.dtype)
         tried = changed(added, rougher)
-        reached = (self._grain(tried, GRAIN_LAGS[0]).square() - grains[..., 0]).clamp(min=1e-9)  # ranks undo some of it
+        reached = self._grain(tried, GRAIN_LAGS[0]).square()  # 0 of organs that are too small to tell
+        reached = (reached - grains[..., 0]).where(reached > 0, missing).clamp(min=1e-9)  # ranks undo some of it
         part = rougher * ((rough - wanted) / (rough - self._roughness(tried)).clamp(min=1e-6)).clamp(max=1)
         return changed(added * (missing / reached).clamp(0.25, 4), part)
 

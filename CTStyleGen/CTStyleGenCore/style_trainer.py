@@ -20,7 +20,7 @@ from .composition import Composition, cut, fat_of_slice, in_proportion
 from .losses import coarse_loss, code_loss, hinge_adversarial_loss, hinge_discriminator_loss, moment_loss
 from .perceptual import Features, FeatureWeights, Windows
 from .slices import HuRange
-from .style_codes import codes_to_json, measure_told, told
+from .style_codes import GRAIN_BY, codes_to_json, measure_told, told
 from .style_discriminator import FeatureDiscriminator
 from .style_generator import NormalizedCodes, StyleGenerator
 from .trainer import Trainer
@@ -92,7 +92,7 @@ class StyleTrainer(Trainer):
         slices = {case: [one for one in self.data.styles if one.case_id == case] for case in styles}
         codes = {case: slice_codes(own, self.anatomy) for case, own in slices.items()}
         bank = {case: codes_to_json(own, self.anatomy, self.hu) for case, own in codes.items()}
-        return {"style_codes": bank, "fat": self.G_average.composition.to_json(self.anatomy)}
+        return {"style_codes": bank, "grain_by": GRAIN_BY, "fat": self.G_average.composition.to_json(self.anatomy)}
 
     # --- growing: early steps are made with fewer pixels ---
 

@@ -67,7 +67,8 @@ class Model:
                 raise ValueError("styles without a code to give, or codes that the generator doesn't take")
             if preset["generator"] == "styles":
                 self.G.composition = Composition.from_json(self.card.get("fat", {}), self.anatomy, self.hu)
-            self._bank = {case: codes_from_json(told, self.anatomy, self.hu) for case, told in bank.items()}
+            known = self.anatomy, self.hu, self.card.get("grain_by")
+            self._bank = {case: codes_from_json(told, *known) for case, told in bank.items()}
         except OSError as error:
             raise InputError(f"The model {path} can't be read: {error.strerror}.") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 from CTStyleGenCore.airways import volume_with_airways
 from CTStyleGenCore.anatomy import Anatomy, load_anatomy
 from CTStyleGenCore.cases import Case
+from CTStyleGenCore.label_check import fitting_slices
 from CTStyleGenCore.slices import HuRange
 from CTStyleGenCore.training_data import training_slices
 
@@ -69,11 +70,14 @@ def test_lungs_stay_lungs(thorax: Anatomy) -> None:
     assert np.all(found[:, disc(60, 40, 3) | ring | disc(90, 60, 6)] == LUNGS)
 
 
-@pytest.mark.parametrize("orientation", ["RAS", "PIL", "SLP"])
-def test_orientation_changes_nothing(thorax: Anatomy, orientation: str) -> None:
+@pytest.mark.parametrize(("orientation", "across", "down"), [("RAS", 1, 1), ("PIL", 2, 1), ("SLP", 1, 2)])
+def test_neither_orientation_nor_pixels_that_are_no_squares_change_anything(
+    thorax: Anatomy, orientation: str, across: int, down: int
+) -> None:
     ct, given, wanted = chest()
+    ct, given = (one[::across, ::down] for one in (ct, given))
     found = volume_with_airways(*(sitk.DICOMOrient(one, orientation) for one in (given, ct)), thorax)
-    assert np.array_equal(sitk.GetArrayFromImage(sitk.DICOMOrient(found, "LPS"))[0], wanted)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.DICOMOrient(found, "LPS"))[0], wanted[::down, ::across])
     assert found.GetDirection() == sitk.DICOMOrient(given, orientation).GetDirection()
 
 
@@ -92,5 +96,17 @@ def test_tables_decide(thorax: Anatomy) -> None:
 def test_networks_see_them_and_labels_stay_the_segmentations(thorax: Anatomy) -> None:
     ct, given, wanted = chest()
     case = Case("A", ct, given, ())
+    before = sitk.GetArrayFromImage(given)
     (one,) = training_slices(case, thorax, 160, 1, HuRange())
-    assert np.count_nonzero(one.labels.numpy() == LUNGS) == np.count_nonzero(wanted == LUNGS)
+    assert np.array_equal(one.labels.numpy()[20:140], wanted)
+    assert np.array_equal(sitk.GetArrayFromImage(case.labels), before)
+
+
+def test_a_trachea_that_is_labelled_mediastinum_is_no_misfit_and_lungs_are(thorax: Anatomy) -> None:
+    ct, given, _ = chest()
+    hu, labels = sitk.GetArrayFromImage(ct)[0], sitk.GetArrayFromImage(given)[0]
+    neck = np.where(disc(60, 80, 20), MEDIASTINUM, BODY).astype(np.uint8)
+    for air, doubted in ((disc(60, 80, 9), False), (disc(60, 80, 19), True)):
+        case = Case("A", image(np.where(air, -990, 40).astype(np.int16)), image(neck), ())
+        assert (fitting_slices(case, thorax).doubt is not None) == doubted
+    assert fitting_slices(Case("A", image(hu), image(labels), ()), thorax).doubt is None

@@ -5,6 +5,7 @@ Anatomy that is not to move (--amount 0) is quick; it does where only files matt
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -268,7 +269,9 @@ def test_a_stopped_expansion_goes_on(data_set: Path, model: Path, cases: Path, t
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_killed_expansion_goes_on(still_set: Path, model: Path, cases: Path, tmp_path: Path) -> None:
+def test_a_killed_expansion_goes_on(
+    still_set: Path, model: Path, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "set"
     command = [sys.executable, "-m", "CTStyleGenCore", *arguments(model, cases, output, *STILL)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -276,7 +279,8 @@ def test_a_killed_expansion_goes_on(still_set: Path, model: Path, cases: Path, t
         next(line for line in process.stdout if '"done": 1' in line)
         process.send_signal(signal.SIGKILL)
     assert not (output / "dataset.json").exists() and all(values.size for values in arrays(output).values())
-    for folder in (output, output / "imagesTr"):  # killed while it wrote a file
+    monkeypatch.setattr("CTStyleGenCore.files._FRESH_SECONDS", math.inf)  # as one that was killed a moment ago
+    for folder in (output, output / "imagesTr", output / "labelsTr"):
         (folder / ".ctstylegen-killed").mkdir(exist_ok=True)
     assert main(arguments(model, cases, output, *STILL, "--resume")) == 0
     assert not list(output.rglob(".ctstylegen-*"))

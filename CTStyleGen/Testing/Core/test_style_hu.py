@@ -101,6 +101,8 @@ def test_an_organ_whose_noise_is_all_smooth_spoils_no_other() -> None:
     for far in (2 * near, 7 * near, torch.full_like(near, torch.nan)):
         powers = _powers(near, far)
         assert (powers >= 0).all() and torch.allclose(powers[0] + powers[1] / 9, near)
+    assert torch.equal(powers[0], near)  # white alone, where no more is known
+    assert (_powers(near, 7 * near)[0] < 1e-6).all()
 
 
 def test_scattered_waves_are_white_noise_that_follows_its_code() -> None:
