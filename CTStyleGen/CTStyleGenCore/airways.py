@@ -22,8 +22,9 @@ _DARK = 0.25  # of the lungs' air, as dark as a lumen is, or darker
 def with_airways(labels: np.ndarray, hu: np.ndarray, anatomy: Anatomy, plane: Plane) -> np.ndarray:
     """Labels in which trachea and main bronchi are what the table says of a trachea, in mediastinum.
 
-    labels and hu: axial slices [slice, row, column] of a case. As they are where the table has no mediastinum or no
-    place for a trachea. What is labelled trachea itself stays, too.
+    labels and hu: axial slices [slice, row, column] of a case, organ labels and HU; plane: mm between columns and
+    between rows. As they are where the table has no mediastinum or no place for a trachea. What has a row *trachea* of
+    its own stays, too.
     """
     body, lungs, mediastinum, trachea = map(anatomy.place, ("body", "lungs", "mediastinum", "trachea"))
     if mediastinum in (None, body) or trachea in (None, body) or trachea.label == 0:

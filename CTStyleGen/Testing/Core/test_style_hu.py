@@ -95,6 +95,19 @@ def test_noise_is_as_coarse_as_the_styles(ratio: float) -> None:
     assert (far / near).mean().item() == pytest.approx(ratio, abs=0.08)
 
 
+def test_organs_too_small_to_tell_their_grain_get_no_more_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    labels = torch.ones(1, 64, 64, dtype=torch.int64)
+    labels[0, 30:34, 30:34] = 2
+    codes = CODES.clone()
+    codes[..., GRAIN:] = 0.01
+    organs = StyledOrgans(OrganShares(GRAYS)(y_of(labels)), codes)
+    monkeypatch.setattr(organs, "by_rank", lambda x: x)  # what is added alone
+    x = torch.linspace(-1, 1, 64).expand(1, 1, 64, 64)
+    added = torch.stack([organs.with_grain(x, torch.randn(1, 1, 64, 64)) - x for _ in range(20)])[:, 0, 0]
+    assert added[:, labels[0] == 2].std().item() == pytest.approx(0.01, rel=0.15)
+
+
 def test_an_organ_whose_noise_is_all_smooth_spoils_no_other() -> None:
     """What rounding leaves of white noise then may be less than nothing, which has no square root."""
     near = torch.rand(1, 1000) * 1e-3
